@@ -1,0 +1,3 @@
+from sparselib.repro.cli import main
+
+main()

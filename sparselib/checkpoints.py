@@ -1,0 +1,53 @@
+"""Networks of `models.build` as files: safetensors with the architecture in the header. Nothing is ever unpickled."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from sparselib import masks, models
+
+
+def save_model(model, path):
+    """Write the network, its masks included, to `path` in one atomic step. Needs a network of `models.build`."""
+    if not hasattr(model, "spec"):
+        raise ValueError("model must come from models.build (it has no .spec), or its shape cannot be rebuilt")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomic(path, save(state, metadata={"spec": json.dumps(model.spec)}))
+
+
+def load_model(path, *, device="cpu"):
+    """Return the network stored at `path`, in eval mode. Raises ValueError when the file is not one of ours."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            spec = json.loads((file.metadata() or {})["spec"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
+    model = models.build(**spec).to(device)
+    for name, layer in masks.prunable(model).items():
+        stem = name.removesuffix("weight")
+        if f"{stem}parametrizations.weight.0.mask" in state:
+            masks.set_mask(layer, torch.ones_like(layer.weight, dtype=torch.bool))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def write_atomic(path, content):
+    """Write bytes so that readers see the old file or the whole new one, whatever happens in between."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

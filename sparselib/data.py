@@ -1,0 +1,282 @@
+"""Labelled images and outliers, as plain tensors in [0, 1].
+
+`load` gives a data set, `outliers` gives inputs that do not belong to it. "digits" is embedded in scikit-learn and
+needs no file; the others are torchvision's, or a folder of images.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sparselib import checks, seeds
+from sparselib.vision import torchvision
+
+TORCHVISION = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+}
+NAMES = ("digits", *TORCHVISION)
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images with labels: `x` float32 (N, C, H, W) in [0, 1], `y` int64 (N,), `classes` the label names in order.
+
+    Outliers have y = -1 and no classes. `fingerprint` is the sha256 of the bytes of x and y and the class names.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    classes: tuple
+    name: str
+
+    def __len__(self):
+        return len(self.x)
+
+    @cached_property
+    def fingerprint(self):
+        digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
+        for tensor in (self.x, self.y):
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return digest.hexdigest()
+
+    def take(self, index):
+        """Return the samples at `index` (a slice, or an int64 or bool tensor)."""
+        return replace(self, x=self.x[index], y=self.y[index])
+
+    def only(self, classes):
+        """Return the samples of the named `classes`, relabelled 0, 1, … in the order given."""
+        for name in classes:
+            checks.choice("class", name, self.classes)
+        new_label = torch.full((len(self.classes),), -1)
+        new_label[[self.classes.index(c) for c in classes]] = torch.arange(len(classes))
+        y = new_label[self.y]
+        return Samples(self.x[y >= 0], y[y >= 0], tuple(classes), self.name)
+
+    def split(self, fraction, *, seed=0):
+        """Return two disjoint parts: a random `fraction` in (0, 1) of the samples, and the rest."""
+        checks.number("fraction", fraction, 0, 1, low_open=True, high_open=True)
+        order = torch.randperm(len(self), generator=seeds.generator(seed, "split", self.name))
+        cut = round(fraction * len(self))
+        return self.take(order[:cut].sort().values), self.take(order[cut:].sort().values)
+
+
+def load(name, split="train", *, root=None, download=False, limit=None, seed=0):
+    """Return the Samples of one data set.
+
+    Args:
+        name: "digits" (8×8 grey, embedded), "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn" (torchvision),
+            or "folder:<path>": a tree <path>/{train,test}/<class>/<image>, all images of one size.
+        split: "train" or "test". Digits has no official split: within each class every third image is for testing.
+        root: folder of the torchvision data; default: $SPARSELIB_DATA, else ./data.
+        download: fetch missing torchvision data into `root`.
+        limit: keep at most this many samples, drawn by `seed`, in their original order.
+    Raises: ValueError for unknown names, FileNotFoundError when the files are not there.
+    """
+    checks.choice("split", split, SPLITS)
+    if limit is not None:
+        checks.integer("limit", limit, low=1)
+    if isinstance(name, str) and name.startswith("folder:"):
+        samples = _folder(Path(name.removeprefix("folder:")).expanduser(), split, name)
+    else:
+        checks.choice("dataset", name, NAMES, also=", folder:<path>")
+        samples = _digits(split) if name == "digits" else _from_torchvision(name, split, root, download)
+    if limit is not None and limit < len(samples):
+        order = torch.randperm(len(samples), generator=seeds.generator(seed, "limit", name, split))
+        samples = samples.take(order[:limit].sort().values)
+    return samples
+
+
+def _digits(split):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    position = np.zeros(len(digits.target), dtype=int)  # of each image within its class
+    for label in range(10):
+        members = digits.target == label
+        position[members] = np.arange(members.sum())
+    chosen = (position % 3 == 2) == (split == "test")
+    x = torch.from_numpy(digits.images[chosen] / 16).float().unsqueeze(1)  # (N, 1, 8, 8), grey levels 0..16
+    return Samples(x, torch.from_numpy(digits.target[chosen]).long(), tuple("0123456789"), "digits")
+
+
+def _from_torchvision(name, split, root, download):
+    root = Path(root or os.environ.get("SPARSELIB_DATA", "data")).expanduser()
+    dataset_class = getattr(torchvision().datasets, TORCHVISION[name])
+    part = {"split": split} if name == "svhn" else {"train": split == "train"}
+    try:
+        raw = dataset_class(root=str(root), download=download, **part)
+    except RuntimeError as error:
+        if download:
+            raise
+        raise FileNotFoundError(
+            f"dataset {name!r}: its files are missing or damaged; looked in {root.resolve()}."
+            f' To get it: python -c "from sparselib import data; data.load({name!r}, root={str(root)!r}, '
+            'download=True)". To look elsewhere: set root or SPARSELIB_DATA.'
+        ) from error
+    pixels = torch.as_tensor(raw.data)
+    if pixels.ndim == 3:  # grey: (N, H, W)
+        pixels = pixels.unsqueeze(1)
+    elif pixels.shape[-1] == 3:  # (N, H, W, 3)
+        pixels = pixels.permute(0, 3, 1, 2)
+    y = torch.as_tensor(raw.labels if name == "svhn" else raw.targets).long()
+    classes = tuple("0123456789") if name == "svhn" else tuple(raw.classes)
+    return Samples(pixels.contiguous().float() / 255, y, classes, name)
+
+
+def _folder(path, split, name):
+    root = path / split
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset {name!r}: no folder {root}; expected {path}/{{train,test}}/<class>/<image>")
+    try:
+        tree = torchvision().datasets.ImageFolder(str(root))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"dataset {name!r}: {error}") from error
+    images = []
+    for file, _ in tree.samples:
+        try:
+            image = np.asarray(tree.loader(file))  # (H, W, 3) uint8
+        except OSError as error:
+            raise ValueError(f"dataset {name!r}: cannot read the image {file}: {error}") from error
+        if images and image.shape != images[0].shape:
+            raise ValueError(
+                f"dataset {name!r}: all images must share one size; {file} is {image.shape[:2]}, "
+                f"the first is {images[0].shape[:2]}"
+            )
+        images.append(image)
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    if (x == x[:, :1]).all():  # a grey data set, which the image loader has tripled
+        x = x[:, :1]
+    y = torch.tensor([label for _, label in tree.samples])
+    return Samples(x.contiguous().float() / 255, y, tuple(tree.classes), name)
+
+
+# --- outliers: each takes (like, n, seed, split) and returns x of the shape of like.x, n of them at most ---
+
+
+def _textures(like, n, seed, split):
+    """Patches of scikit-learn's two sample photographs (one for train, one for test), at random places and scales."""
+    from sklearn.datasets import load_sample_image
+
+    photo = load_sample_image("china.jpg" if split == "train" else "flower.jpg")
+    photo = torch.from_numpy(np.array(photo)).permute(2, 0, 1).unsqueeze(0).float() / 255  # (1, 3, 427, 640)
+    (height, width), (h, w) = photo.shape[-2:], like.x.shape[-2:]
+    rng = seeds.numpy_generator(seed, "textures", split)
+    largest = min(height / h, width / w)
+    patches = []
+    for _ in range(n):
+        zoom = min(rng.uniform(1, 8), largest)
+        ph, pw = int(h * zoom), int(w * zoom)
+        top, left = rng.integers(height - ph + 1), rng.integers(width - pw + 1)
+        patches.append(_resized(photo[..., top : top + ph, left : left + pw], (h, w)))
+    return _recoloured(torch.cat(patches), like.x.shape[1])
+
+
+def _uniform(like, n, seed, split):
+    return torch.rand(n, *like.x.shape[1:], generator=seeds.generator(seed, "uniform", split))
+
+
+def _gaussian(like, n, seed, split):
+    """Independent pixels with the mean and deviation of `like`, clipped to [0, 1]."""
+    noise = torch.randn(n, *like.x.shape[1:], generator=seeds.generator(seed, "gaussian", split))
+    return (like.x.mean() + like.x.std() * noise).clamp(0, 1)
+
+
+def _permuted(like, n, seed, split):
+    """Each image with its pixels in an order of its own (the same for all channels): the histogram stays."""
+    rng = seeds.generator(seed, "permuted", split)
+    x = _drawn(like, n, rng).flatten(2)  # (n, C, HW)
+    order = torch.rand(len(x), 1, x.shape[2], generator=rng).argsort(-1)
+    return x.gather(2, order.expand_as(x)).unflatten(2, like.x.shape[2:])
+
+
+def _inverted(like, n, seed, split):
+    return 1 - _drawn(like, n, seeds.generator(seed, "inverted", split))
+
+
+def _mixed(like, n, seed, split):
+    """The mean of two images of different classes: near the data, yet of no class."""
+    rng = seeds.generator(seed, "mixed", split)
+    if len(like.y.unique()) < 2:
+        raise ValueError("mixed outliers need samples of at least 2 classes")
+    first = torch.randint(len(like), (n,), generator=rng)
+    second = torch.randint(len(like), (n,), generator=rng)
+    while len(same := (like.y[first] == like.y[second]).nonzero().squeeze(1)):
+        second[same] = torch.randint(len(like), (len(same),), generator=rng)
+    return (like.x[first] + like.x[second]) / 2
+
+
+def _drawn(like, n, rng):
+    """n images of `like` in random order; with repeats only when n exceeds their number."""
+    rounds = -(-n // len(like))
+    order = torch.cat([torch.randperm(len(like), generator=rng) for _ in range(rounds)])
+    return like.x[order[:n]]
+
+
+SYNTHETIC = {
+    "textures": _textures,
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "permuted": _permuted,
+    "inverted": _inverted,
+    "mixed": _mixed,
+}
+OUTLIERS = (*SYNTHETIC, "heldout")
+
+
+def outliers(name, like, *, n=None, seed=0, split="test", root=None, download=False):
+    """Return Samples that do not belong to the data set of `like`, in the shape of like.x, with y = -1.
+
+    Args:
+        name: "textures", "uniform", "gaussian", "permuted", "inverted", "mixed"; "heldout": the classes of the data
+            set that `like` leaves out (see `Samples.only`); or any data set of `load`, resized and recoloured.
+        like: the in-distribution Samples.
+        n: how many; default len(like), or as many as the data set has.
+        split: of which split heldout, textures and data sets are taken; train and test never share an image.
+    Raises: ValueError for unknown names, an empty `like`, or the data set of `like` itself.
+    """
+    checks.choice("split", split, SPLITS)
+    if not len(like):
+        raise ValueError("like must not be empty")
+    n = len(like) if n is None else checks.integer("n", n, low=0)
+    if name in SYNTHETIC:
+        x = SYNTHETIC[name](like, n, seed, split)
+    else:
+        is_folder = isinstance(name, str) and name.startswith("folder:")
+        if not is_folder:
+            checks.choice("outliers", name, (*OUTLIERS, *NAMES), also=", folder:<path>")
+        if name == like.name:
+            raise ValueError(f"outliers must come from another data set than like, got {name!r} for both")
+        source = load(like.name if name == "heldout" else name, split, root=root, download=download)
+        if name == "heldout":
+            source = source.only([c for c in source.classes if c not in like.classes])
+            if not len(source):
+                raise ValueError(f"heldout: like has all classes of {like.name!r}; keep some out with like.only(...)")
+        rng = seeds.generator(seed, "outliers", name, split)
+        x = source.x[torch.randperm(len(source), generator=rng)[:n]]
+        x = _recoloured(_resized(x, like.x.shape[-2:]), like.x.shape[1])
+    return Samples(x.contiguous(), torch.full((len(x),), -1), (), name)
+
+
+def _resized(x, size):
+    return (
+        x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
+    )
+
+
+def _recoloured(x, channels):
+    if x.shape[1] == channels:
+        return x
+    if channels == 1:  # luminance, ITU-R BT.601
+        return (x * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True).clamp(0, 1)
+    return x[:, :1].expand(-1, channels, -1, -1)

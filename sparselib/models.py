@@ -1,0 +1,169 @@
+"""Classifiers from images in [0, 1] to logits. Normalisation is their first layer, so attacks work on pixels."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparselib import checks, seeds
+
+
+class Normalize(nn.Module):
+    """(x − mean) / std per channel."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x):
+        return (x - self.mean) / self.std
+
+
+def _conv(c_in, c_out, kernel=3, stride=1):
+    """Convolution, batch-norm, ReLU."""
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(c_out), nn.ReLU()]
+
+
+def _head(features, num_classes):
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, num_classes)]
+
+
+def convnet(c, k, size, width):
+    """Three convolutions (width, 2·width, 2·width) and a linear layer; 14k weights at width 16, for small images."""
+    w = width
+    early = [nn.MaxPool2d(2)] if size >= 16 else []
+    return [*_conv(c, w), *early, *_conv(w, 2 * w), nn.MaxPool2d(2), *_conv(2 * w, 2 * w), *_head(2 * w, k)]
+
+
+def lenet5(c, k, size, width):
+    """LeNet-5 (LeCun 1998) with ReLU and max-pooling; `width` is its first number of channels, 6 in the original."""
+    w1, w2, w3, w4 = (round(width * f / 6) for f in (6, 16, 120, 84))
+    padding = 0 if size >= 16 else 2  # the original shrinks 28×28 images; smaller ones keep their size
+    side = (size // 2 + 2 * padding - 4) // 2
+    if side < 1:
+        raise ValueError(f"image_size must be at least 4 for lenet5, got {size}")
+    return [
+        *(nn.Conv2d(c, w1, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(w1, w2, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(w2 * side * side, w3), nn.ReLU()),
+        *(nn.Linear(w3, w4), nn.ReLU(), nn.Linear(w4, k)),
+    ]
+
+
+class BasicBlock(nn.Module):
+    """Residual block of two 3×3 convolutions (He 2016), with a 1×1 projection where the shape changes."""
+
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        self.body = nn.Sequential(*_conv(c_in, c_out, 3, stride), *_conv(c_out, c_out)[:-1])
+        same = stride == 1 and c_in == c_out
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(c_in, c_out, 1, stride)[:-1])
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def _resnet(c, k, size, width, blocks):
+    """ResNet with basic blocks, the CIFAR stem (3×3, no pooling) below 96 pixels, the ImageNet stem from there on."""
+    layers = _conv(c, width) if size < 96 else [*_conv(c, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    c_in = width
+    for stage, count in enumerate(blocks):
+        for i in range(count):
+            c_out = width * 2**stage
+            layers.append(BasicBlock(c_in, c_out, stride=2 if stage and i == 0 else 1))
+            c_in = c_out
+    return [*layers, *_head(c_in, k)]
+
+
+def resnet8(c, k, size, width):
+    """Three stages of one basic block (16, 32, 64 channels at width 16): 75k weights."""
+    return _resnet(c, k, size, width, (1, 1, 1))
+
+
+def resnet18(c, k, size, width):
+    """Four stages of two basic blocks (64 … 512 channels at width 64): 11M weights."""
+    return _resnet(c, k, size, width, (2, 2, 2, 2))
+
+
+def vgg16(c, k, size, width):
+    """VGG-16 (Simonyan 2015) with batch-norm and one linear layer; pools while more than one pixel is left."""
+    layers, c_in = [], c
+    for stage, count in enumerate((2, 2, 3, 3, 3)):
+        c_out = width * min(2**stage, 8)
+        for _ in range(count):
+            layers += _conv(c_in, c_out)
+            c_in = c_out
+        if size > 1:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            size = -(-size // 2)
+    return [*layers, *_head(c_in, k)]
+
+
+# name -> (constructor of the layers, default width)
+MODELS = {
+    "convnet": (convnet, 16),
+    "lenet5": (lenet5, 6),
+    "resnet8": (resnet8, 16),
+    "resnet18": (resnet18, 64),
+    "vgg16": (vgg16, 64),
+}
+NAMES = tuple(MODELS)
+
+
+def build(name, *, in_channels, num_classes, image_size, width=None, mean=None, std=None, seed=0):
+    """Return a new network from (N, in_channels, image_size, image_size) in [0, 1] to logits (N, num_classes).
+
+    Args:
+        name: "convnet", "lenet5", "resnet8", "resnet18" or "vgg16".
+        width: channels of the first layer, which the others follow; default: the network's own.
+        mean, std: per channel, of the pixels, for the normalisation inside; default 0 and 1. A number serves all.
+        seed: of the initial weights; torch's global random state is left as found.
+    The returned network carries its arguments as `.spec`, a plain dict: `build(**net.spec)` builds its like.
+    Raises: ValueError for unknown names and sizes out of range.
+    """
+    checks.choice("model", name, NAMES)
+    checks.integer("in_channels", in_channels, low=1)
+    checks.integer("num_classes", num_classes, low=2)
+    checks.integer("image_size", image_size, low=4)
+    layers, default_width = MODELS[name]
+    width = default_width if width is None else checks.integer("width", width, low=1)
+    mean = _per_channel("mean", 0.0 if mean is None else mean, in_channels)
+    std = _per_channel("std", 1.0 if std is None else std, in_channels)
+    if min(std) <= 0:
+        raise ValueError(f"std must be positive, got {std}")
+    with seeds.isolated(seed, "weights"):
+        net = nn.Sequential(Normalize(mean, std), *layers(in_channels, num_classes, image_size, width))
+    net.spec = {
+        "name": name, "in_channels": in_channels, "num_classes": num_classes, "image_size": image_size,
+        "width": width, "mean": mean, "std": std, "seed": seed,
+    }  # fmt: skip
+    return net
+
+
+def _per_channel(name, value, channels):
+    values = [float(v) for v in (value if isinstance(value, (list, tuple)) else [value] * channels)]
+    if len(values) != channels:
+        raise ValueError(f"{name} must have one value per channel, {channels}, got {len(values)}")
+    return [checks.number(name, v) for v in values]
+
+
+@contextmanager
+def evaluating(model):
+    """Run a block with the model in eval mode; give every submodule its own mode back after."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def device_of(model):
+    """Return the device of the model's first parameter or buffer (CPU when it has none)."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

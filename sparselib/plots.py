@@ -1,0 +1,78 @@
+"""How figures look: readable in grey (markers and dashes differ, not only colours) and in dark mode."""
+
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from sparselib import verdict
+
+# Dark mode inverts lightness and keeps the hue, so charts have a white ground and dark ink. The palette is
+# seaborn's "colorblind".
+STYLE = {
+    "figure.dpi": 100,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "sparselib",  # the same figure, the same bytes
+}
+
+
+@contextmanager
+def style():
+    """Draw in the style of the book."""
+    with plt.rc_context(STYLE), sns.color_palette("colorblind"):
+        yield
+
+
+def against_sparsity(rows, *, series, panels, ylabel, chance=None, wrap=3, ylim=None):
+    """Return a figure: mean of `value` over seeds against sparsity, with 95 % t intervals as bars.
+
+    Args:
+        rows: tidy DataFrame with the columns sparsity, seed, value, and those named by `series` and `panels`.
+        series: the column that makes the lines. panels: the column that makes the panels.
+        chance: a level drawn as a dotted line, or None. wrap: panels in a row. ylim: (low, high) or None.
+    """
+    with style():
+        order = sorted(rows["sparsity"].unique())
+        data = rows.assign(position=rows["sparsity"].map(order.index))
+        grid = sns.relplot(
+            data=data, kind="line", x="position", y="value", hue=series, style=series, col=panels,
+            col_wrap=min(wrap, rows[panels].nunique()), markers=True, markersize=6, dashes=True, err_style="bars",
+            err_kws={"capsize": 2.5, "elinewidth": 1}, errorbar=lambda v: verdict.interval(v)[1:],
+            height=2.5, aspect=1.15, palette="colorblind",
+        )  # fmt: skip
+        grid.set_titles("{col_name}")
+        grid.set_axis_labels("sparsity", ylabel)
+        for axes in grid.axes.flat:
+            axes.set_xticks(range(len(order)), [f"{s:g}" for s in order])
+            if chance is not None:
+                axes.axhline(chance, color="#777777", linestyle=":", linewidth=1)
+        if ylim is not None:
+            grid.set(ylim=ylim)
+        sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1.08), ncol=rows[series].nunique(), title=None)
+        return grid.figure
+
+
+def pictures(groups, *, titles=None, scale=1.0):
+    """Return a figure of images: `groups` is {row label: images (n, C, H, W) in [0, 1]}, one row each."""
+    columns = max(len(images) for images in groups.values())
+    with style():
+        size = (scale * columns, scale * 1.1 * len(groups))
+        fig, axes = plt.subplots(len(groups), columns, figsize=size, squeeze=False, layout="constrained")
+        for line, (label, images) in zip(axes, groups.items(), strict=True):
+            for axis in line:
+                axis.axis("off")
+            for axis, image in zip(line, images, strict=False):
+                pixels = image.detach().cpu().permute(1, 2, 0).numpy()
+                axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+            line[0].text(-0.15, 0.5, label, ha="right", va="center", transform=line[0].transAxes)
+            if titles and label in titles:
+                for axis, title in zip(line, titles[label], strict=False):
+                    axis.set_title(title, fontsize=8, pad=2)
+        return fig

@@ -1,0 +1,1 @@
+"""How a figure is made: parameters, cells, store, runner, notebooks, gates, command line."""

@@ -1,0 +1,120 @@
+"""Put the executed notebooks and the prose together and build the Jupyter Book, for reading with no network."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import files
+
+import nbformat
+
+from sparselib import checkpoints
+from sparselib.repro import project
+from sparselib.repro.parameters import FIGURES
+
+MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
+
+
+class BookError(RuntimeError):
+    """The book could not be built; the message holds the builder's warnings and errors."""
+
+
+def executed(name):
+    """Return where the executed notebook of a figure lies."""
+    return project.build_folder() / "notebooks" / f"{name}.ipynb"
+
+
+def build():
+    """Return the path of the rendered index page, building the book if anything in it has changed.
+
+    Every warning is an error. Raises BookError with what Jupyter Book says.
+    """
+    if importlib.util.find_spec("jupyter_book") is None:
+        raise BookError('Jupyter Book is not installed: pip install -c constraints.txt -e ".[book]"')
+    sources = project.build_folder() / "source"
+    wanted = _wanted()
+    _synchronise(sources, wanted)
+    digest = hashlib.sha256(repr(sorted((n, hashlib.sha256(c).hexdigest()) for n, c in wanted.items())).encode())
+    mark, index = project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
+    if index.is_file() and mark.is_file() and mark.read_text() == digest.hexdigest():
+        return index
+    mark.unlink(missing_ok=True)
+    command = [
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+        "build", str(sources), "--toc", str(sources / "book/_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    log = project.build_folder() / "book.log"
+    log.write_text(done.stdout + done.stderr)
+    if done.returncode or not index.is_file():
+        told = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
+        raise BookError("the book does not build:\n" + "\n".join(told[:20]) + f"\n(all of it: {log})")
+    mark.write_text(digest.hexdigest())
+    return index
+
+
+def _wanted():
+    """Return {path in the book's source: content}."""
+    root = project.root()
+    wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
+    for path in sorted((root / "book").rglob("*")):
+        if path.is_file():
+            wanted[str(path.relative_to(root))] = path.read_bytes()
+    for name in FIGURES:
+        wanted[f"notebooks/{name}.ipynb"] = _page(executed(name))
+    wanted[f"book/_static/{MATHJAX}"] = _mathjax()
+    return wanted
+
+
+def _page(path):
+    """Return an executed notebook as the book wants it.
+
+    Caption, label and alt text are read from the metadata of the cell, and apply to all its outputs: so each figure
+    gets a cell of its own, without a source.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    cells = []
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            continue  # the parameter table says it better
+        cells.append(cell)
+        outputs = cell.get("outputs", [])
+        first = next((i for i, o in enumerate(outputs) if "sparselib" in o.get("metadata", {})), len(outputs))
+        for output in outputs[first:]:
+            about = output.get("metadata", {}).get("sparselib")
+            metadata = {"tags": ["remove-input"]}
+            if about:
+                metadata["mystnb"] = {
+                    "image": {"alt": about["alt"], "classes": about["class"]},
+                    "figure": {"caption": about["caption"], "name": about["name"]},
+                }
+            own = nbformat.v4.new_code_cell("", outputs=[output], execution_count=0, metadata=metadata)
+            cells.append({**own, "id": f"{cell['id']}-{len(cells)}"})
+        if "outputs" in cell:
+            cell["outputs"] = outputs[:first]
+    notebook.cells = [nbformat.from_dict(cell) for cell in cells]
+    return nbformat.writes(notebook).encode()
+
+
+def _mathjax():
+    """Return MathJax's single-file build from the package that carries it."""
+    for file in files("sphinx-mathjax-offline"):
+        if file.name == MATHJAX:
+            return file.locate().read_bytes()
+    raise BookError(f"sphinx-mathjax-offline does not carry {MATHJAX}")
+
+
+def _synchronise(folder, wanted):
+    """Make `folder` hold exactly the wanted files; those that are equal keep their times, so little is rebuilt."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                shutil.rmtree(path)
+        elif str(path.relative_to(folder)) not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            checkpoints.write_atomic(path, content)

@@ -1,0 +1,114 @@
+"""What a notebook calls: check the parameters, get the rows, show figures that say where they come from.
+
+run = figure.start("05_sensnorm", globals())
+rows = run.rows()
+run.show(fig, name="fig-sensnorm", caption="…", alt="…")
+"""
+
+import html
+import io
+import os
+import time
+
+import matplotlib.pyplot as plt
+from IPython.display import HTML, Markdown, display
+
+from sparselib.repro import parameters as typed
+from sparselib.repro import project, runner
+from sparselib.repro.store import Store
+
+
+def start(name, namespace):
+    """Return a Run for the notebook `name`; `namespace` is its globals(), which hold nothing but parameters yet.
+
+    Shows the parameters. Raises ParameterError for a name that does not exist or a value that is not allowed.
+    """
+    run = Run(typed.from_notebook(name, namespace))
+    display(HTML(_table(run.parameters)))
+    return run
+
+
+class Run:
+    """One execution of a figure's notebook; `parameters` are its typed parameters."""
+
+    def __init__(self, parameters):
+        self.parameters = parameters
+        self._started = time.perf_counter()
+        self._rows = None
+
+    def rows(self):
+        """Return the tidy rows of the figure's cells as a DataFrame, computing first what the store lacks."""
+        if self._rows is None:
+            store, cells = Store(project.store_folder()), self.parameters.cells()
+            runner.compute(cells, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count())))
+            rows = runner.rows(cells, store)
+            rows.insert(0, "profile", self.parameters.profile)
+            rows.insert(1, "figure", self.parameters.notebook)
+            self._rows = rows
+        return self._rows.copy()
+
+    def show(self, fig, *, name, caption, alt, picture=False):
+        """Show a matplotlib figure with its stamp.
+
+        Args:
+            name: its label, "fig-…", for references in the book. caption: Markdown, without the stamp.
+            alt: what the figure shows, in words, for those who cannot see it.
+            picture: it holds images, whose greys must not be inverted in dark mode.
+        """
+        fig.text(0.99, -0.02, self._origin(), ha="right", va="top", fontsize=7, color="#555555")
+        buffer = io.StringIO()
+        fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        plt.close(fig)
+        about = {"name": name, "caption": caption, "alt": alt, "class": "picture" if picture else "chart"}
+        bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": alt}
+        display(bundle, raw=True, metadata={"sparselib": about})
+        display(HTML(self._stamp()))
+
+    def say(self, markdown):
+        """Show prose whose numbers were computed just now."""
+        display(Markdown(markdown))
+
+    def _origin(self):
+        p = self.parameters
+        seeds = p.seed_list()
+        seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}–{seeds[-1]}"
+        return f"{p.profile}: {p.dataset}, {p.network} · {seeds} · commit {project.commit()}"
+
+    def _stamp(self):
+        if self._rows is not None:
+            cells = self._rows.drop_duplicates("key")
+            commits = ", ".join(sorted(cells["commit"].unique()))
+            work = f"{len(cells)} cells, {cells['seconds'].sum():.0f} s of computing (rows of commit {commits})"
+        else:
+            work = f"{time.perf_counter() - self._started:.0f} s in this notebook"
+        return (
+            f'<p class="stamp">{html.escape(self._origin())} · {html.escape(work)}<br>rerun: '
+            f"<code>{html.escape(rerun_command(self.parameters))}</code></p>"
+        )
+
+
+def rerun_command(parameters):
+    """Return the shell command that makes this figure again."""
+    sets = "".join(f" --set {n}='{_literal(v)}'" for n, v in typed.overrides(parameters).items())
+    profile = "" if parameters.profile == "digits" else f" --profile {parameters.profile}"
+    return f"sparselib run notebooks/{parameters.notebook}.ipynb{profile}{sets} -o out.ipynb"
+
+
+def _literal(value):
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(_literal(v) for v in value) + "]"
+    return "null" if value is None else str(value)
+
+
+def _table(parameters):
+    chosen = typed.overrides(parameters)
+    lines = "".join(
+        f"<tr><td><code>{name}</code></td><td>{html.escape(_literal(value))}"
+        f"{' (changed)' if name in chosen else ''}</td><td>{html.escape(field.description)}</td></tr>"
+        for (name, value), field in zip(parameters, type(parameters).model_fields.values(), strict=True)
+    )
+    head = "<tr><th>parameter</th><th>value</th><th>meaning</th></tr>"
+    summary = f"Parameters: profile {html.escape(parameters.profile)}"
+    if chosen:
+        summary += html.escape(", changed: " + ", ".join(f"{n} = {_literal(v)}" for n, v in chosen.items()))
+    return f'<details class="parameters"><summary>{summary}</summary><table>{head}{lines}</table></details>'

@@ -1,0 +1,54 @@
+"""Where things are, and which versions and commit are at work."""
+
+import os
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+# Packages whose release can change a computed number; the store keeps results of different releases apart.
+NUMERIC = ("torch", "numpy", "scipy", "scikit-learn")
+
+
+@cache
+def root():
+    """Return the folder of the project: the nearest of the working folder and those above it, else this checkout."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise FileNotFoundError(f"no _config.yml and notebooks/ in {here} or above it: run this inside the project")
+
+
+def store_folder():
+    """Return the folder of computed results: $SPARSELIB_STORE, else store/ in the project."""
+    return Path(os.environ.get("SPARSELIB_STORE") or root() / "store").expanduser().resolve()
+
+
+def build_folder():
+    """Return the folder of everything that is built and may be deleted."""
+    return root() / "_build"
+
+
+@cache
+def versions():
+    """Return {package: version} of the NUMERIC packages, without local build tags: CPU and CUDA builds share one."""
+    return {name: version(name).split("+")[0] for name in NUMERIC}
+
+
+@cache
+def commit():
+    """Return the short commit of the project, with "+changes" when tracked files differ from it; else "unknown"."""
+
+    def git(*arguments):
+        done = subprocess.run(["git", "-C", str(root()), *arguments], capture_output=True, text=True, timeout=30)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        short = git("rev-parse", "--short=10", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no") if short else None
+    except (OSError, subprocess.TimeoutExpired):
+        short = None
+    if not short:
+        return "unknown"
+    return short + ("+changes" if changed else "")

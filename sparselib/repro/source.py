@@ -1,0 +1,180 @@
+"""Which code a result depends on: the definitions of this package reachable from where the computation starts.
+
+Static and by name: from a definition's syntax tree, every name and attribute that leads to another definition of the
+package is followed. Comments, docstrings and layout do not count. It errs on the safe side (a local name that equals
+a definition's counts as it), so that what changed is never missed as long as code is reached by name.
+
+Two things are not followed. TABLES map names to functions: a cell says which entry it takes. And the MACHINERY that
+decides when to compute does not decide what comes out.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NAME = PACKAGE.name
+TABLES = {
+    f"{NAME}.criteria.CRITERIA",
+    f"{NAME}.data.SYNTHETIC",
+    f"{NAME}.detectors.DETECTORS",
+    f"{NAME}.models.MODELS",
+}
+MACHINERY = {f"{NAME}.repro.{m}" for m in ("parameters", "project", "runner", "source", "store")}
+
+
+class _Module:
+    """A module's definitions (name -> syntax trees), its imports from the package, and its loose statements."""
+
+    def __init__(self, tree):
+        self.definitions, self.imports, self.loose = {}, {}, []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.split(".")[0] == NAME:
+                        self.imports[alias.asname or NAME] = alias.name if alias.asname else NAME
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.split(".")[0] == NAME:
+                for alias in node.names:
+                    self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names = [node.name]
+            elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            elif isinstance(node, (ast.Import, ast.ImportFrom)) or _is_docstring(node):
+                continue
+            else:
+                self.loose.append(node)
+                continue
+            for name in names:
+                self.definitions.setdefault(name, []).append(node)
+
+
+def _is_docstring(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _module_file(dotted):
+    path = PACKAGE.joinpath(*dotted.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _module(dotted):
+    return _Module(ast.parse(_module_file(dotted).read_text()))
+
+
+def _is_module(dotted):
+    return _module_file(dotted).is_file()
+
+
+def _resolve(dotted):
+    """Return ("module", "symbol") for "package.module.symbol", ("module", None) for a module, None for neither."""
+    if _is_module(dotted):
+        return dotted, None
+    module, _, symbol = dotted.rpartition(".")
+    if not module or not _is_module(module):
+        return None
+    known = _module(module)
+    if symbol in known.definitions:
+        return module, symbol
+    return _resolve(known.imports[symbol]) if symbol in known.imports else None
+
+
+def _dotted(node):
+    """Return "a.b.c" for the attribute chain a.b.c, else None."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
+
+
+def _uses(nodes, module):
+    """Return the set of (module, symbol) that the syntax trees name."""
+    found, seen = set(), set()
+    for node in (n for tree in nodes for n in ast.walk(tree)):
+        if id(node) in seen or not isinstance(getattr(node, "ctx", None), ast.Load):
+            continue
+        chain = _dotted(node) if isinstance(node, (ast.Attribute, ast.Name)) else None
+        if chain is None:
+            continue
+        first, *rest = chain.split(".")
+        if first in module.imports:
+            target = module.imports[first]
+            # The longest prefix that is a module, then one name in it.
+            while rest and _is_module(f"{target}.{rest[0]}"):
+                target = f"{target}.{rest.pop(0)}"
+            if rest and _is_module(target):
+                target = f"{target}.{rest[0]}"
+            if resolved := _resolve(target):
+                found.add(resolved)
+            seen.update(id(n) for n in ast.walk(node))  # `data` within `data.load` is not the whole module
+    return found
+
+
+def _local_uses(nodes, dotted, module):
+    names = {n.id for tree in nodes for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    return {(dotted, name) for name in names if name in module.definitions}
+
+
+def _text(nodes):
+    """Return the code of the syntax trees without docstrings, comments and layout."""
+    parts = []
+    for node in nodes:
+        copy = ast.parse(ast.unparse(node))
+        for inner in ast.walk(copy):
+            if isinstance(getattr(inner, "body", None), list) and inner.body and _is_docstring(inner.body[0]):
+                inner.body = inner.body[1:] or [ast.Pass()]
+        parts.append(ast.unparse(copy))
+    return "\n".join(parts)
+
+
+def _closure(start, *, stop=frozenset()):
+    """Return {"module.symbol": digest} of all within reach of `start`, pairs (module, symbol), short of `stop`."""
+    digests, todo = {}, list(start)
+    while todo:
+        dotted, symbol = todo.pop()
+        label = f"{dotted}.{symbol or '*'}"
+        if label in digests or label in stop or dotted in stop or dotted in MACHINERY:
+            continue
+        module = _module(dotted)
+        if symbol is None:  # a module used as a value: all of it
+            nodes = [n for trees in module.definitions.values() for n in trees]
+        else:
+            nodes = module.definitions[symbol]
+        nodes = [*nodes, *module.loose]
+        digests[label] = hashlib.sha256(_text(nodes).encode()).hexdigest()[:16]
+        todo += _uses(nodes, module) | _local_uses(nodes, dotted, module)
+    return digests
+
+
+def of_objects(*things):
+    """Return {"module.symbol": digest} of the code that classes and functions of the package depend on."""
+    return dict(_of_symbols(frozenset((thing.__module__, thing.__name__) for thing in things)))
+
+
+@cache
+def _of_symbols(start):
+    return _closure(start, stop=TABLES)
+
+
+def of_script(text):
+    """Return {"module.symbol": digest} of the package code that a script (a notebook's code cells) depends on.
+
+    The cells that it runs are left out: their own keys speak for them.
+    """
+    tree = ast.parse(text)
+    return _closure(_uses(tree.body, _Module(tree)), stop={f"{NAME}.repro.cells"})
+
+
+def digest(symbols):
+    """Return one digest for a dict of them."""
+    return hashlib.sha256(repr(sorted(symbols.items())).encode()).hexdigest()[:16]
+
+
+def changes(old, new):
+    """Return the sorted names whose digests differ between two dicts."""
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

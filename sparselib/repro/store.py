@@ -1,0 +1,134 @@
+"""Computed results as plain files: tidy rows as JSON, networks as safetensors. Nothing on disk is ever unpickled.
+
+    store/format                         the version of this layout
+    store/cells/<what>/<key>.json        rows, provenance and a checksum
+    store/cells/<what>/<key>.safetensors the network, where the cell makes one
+    store/code/<digest>.json             the digests of the definitions behind a `code` digest
+
+<what> names the typed parameters alone; <key> also the data, code and package versions. So all results for the same
+question lie side by side, and `status` can tell what differs.
+"""
+
+import fcntl
+import hashlib
+import json
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparselib import checkpoints
+
+FORMAT = "1"
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used; the message says why and what to do."""
+
+
+class Store:
+    """Results under one folder. Safe for several processes at once: writes are atomic, cells are locked."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        mark = self.folder / "format"
+        try:
+            if mark.exists():
+                found = mark.read_text().strip()
+                if found != FORMAT:
+                    raise StoreError(
+                        f"{self.folder} holds results of layout {found!r}, this version writes {FORMAT!r}; it is left "
+                        "as it is. Move it away, or set SPARSELIB_STORE to another folder."
+                    )
+            else:
+                checkpoints.write_atomic(mark, FORMAT.encode() + b"\n")
+        except OSError as error:
+            raise StoreError(f"cannot use the store {self.folder}: {error}") from error
+
+    def _path(self, what, key, suffix):
+        return self.folder / "cells" / what / f"{key}{suffix}"
+
+    def get(self, what, key):
+        """Return the record saved under (what, key), or None: not there, or damaged (told in a warning)."""
+        record = self._read(self._path(what, key, ".json"))
+        if record is None or record["weights"] is None:
+            return record
+        weights = self._path(what, key, ".safetensors")
+        if not weights.is_file() or _sha256(weights.read_bytes()) != record["weights"]:
+            _warn_damaged(weights)
+            return None
+        return record
+
+    def _read(self, path):
+        try:
+            saved = json.loads(path.read_text())
+            record = saved["record"]
+            if saved["checksum"] != _checksum(record):
+                raise ValueError("checksum")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            _warn_damaged(path)
+            return None
+        return record
+
+    def put(self, what, key, record, model=None):
+        """Save a record (JSON-like dict) and its network. The record comes last, with the checksums of both."""
+        weights = None
+        try:
+            if model is not None:
+                path = self._path(what, key, ".safetensors")
+                checkpoints.save_model(model, path)
+                weights = _sha256(path.read_bytes())
+            record = {**record, "weights": weights}
+            content = json.dumps({"checksum": _checksum(record), "record": record}, indent=1, sort_keys=True)
+            checkpoints.write_atomic(self._path(what, key, ".json"), content.encode())
+        except OSError as error:
+            raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
+        return record
+
+    def model(self, what, key, *, device="cpu"):
+        """Return the network saved under (what, key), in eval mode."""
+        return checkpoints.load_model(self._path(what, key, ".safetensors"), device=device)
+
+    def relatives(self, what):
+        """Return the readable records with the same parameters, newest first."""
+        files = sorted((self.folder / "cells" / what).glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        return [record for record in map(self._read, files) if record is not None]
+
+    def put_code(self, digest, symbols):
+        """Save what a `code` digest stands for, once."""
+        path = self.folder / "code" / f"{digest}.json"
+        if not path.exists():
+            checkpoints.write_atomic(path, json.dumps(symbols, indent=1, sort_keys=True).encode())
+
+    def code(self, digest):
+        """Return the {definition: digest} saved for a `code` digest, or None."""
+        try:
+            return json.loads((self.folder / "code" / f"{digest}.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    @contextmanager
+    def locked(self, what, key):
+        """Hold the right to compute one cell; waits while another process has it. A killed process lets go of it."""
+        path = self.folder / "locks" / f"{what}-{key}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = path.open("w")
+        except OSError as error:
+            raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _checksum(record):
+    return _sha256(json.dumps(record, sort_keys=True).encode())
+
+
+def _warn_damaged(path):
+    warnings.warn(f"{path} is damaged or not ours: it counts as missing and will be recomputed", stacklevel=3)
