@@ -18,6 +18,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, x):
+        if x.ndim != 4 or x.shape[1] != self.mean.shape[1]:  # broadcasting would hide it
+            raise ValueError(f"x must have shape (N, {self.mean.shape[1]}, H, W), got {tuple(x.shape)}")
         return (x - self.mean) / self.std
 
 

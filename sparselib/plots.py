@@ -45,7 +45,7 @@ def against_sparsity(rows, *, series, panels, ylabel, chance=None, wrap=3, ylim=
             data=data, kind="line", x="position", y="value", hue=series, style=series, col=panels,
             col_wrap=min(wrap, rows[panels].nunique()), markers=True, markersize=6, dashes=True, err_style="bars",
             err_kws={"capsize": 2.5, "elinewidth": 1}, errorbar=lambda v: verdict.interval(v)[1:],
-            height=2.5, aspect=1.15, palette="colorblind",
+            height=2.5, aspect=1.15, palette="colorblind", facet_kws={"legend_out": False},
         )  # fmt: skip
         grid.set_titles("{col_name}")
         grid.set_axis_labels("sparsity", ylabel)

@@ -41,18 +41,29 @@ def build():
     if index.is_file() and mark.is_file() and mark.read_text() == digest.hexdigest():
         return index
     mark.unlink(missing_ok=True)
-    command = [
-        sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
-        "build", str(sources), "--toc", str(sources / "book/_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    where = [str(sources), "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root())]
+    command = [*program, "build", *where, "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=sources, env={**os.environ, "NO_COLOR": "1"})
     log = project.build_folder() / "book.log"
     log.write_text(done.stdout + done.stderr)
     if done.returncode or not index.is_file():
         told = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
         raise BookError("the book does not build:\n" + "\n".join(told[:20]) + f"\n(all of it: {log})")
+    _check_pages(index.parent)
     mark.write_text(digest.hexdigest())
     return index
+
+
+def _check_pages(html):
+    """Raise BookError unless every figure of the executed notebooks stands on its page."""
+    for name in FIGURES:
+        page = (html / "notebooks" / f"{name}.html").read_text()
+        notebook = nbformat.read(executed(name), as_version=4)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        for label in (o.metadata["sparselib"]["name"] for o in outputs if "sparselib" in o.get("metadata", {})):
+            if f'id="{label}"' not in page:
+                raise BookError(f"the figure {label} is missing on the page {name}")
 
 
 def _wanted():
@@ -60,7 +71,7 @@ def _wanted():
     root = project.root()
     wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
     for path in sorted((root / "book").rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.suffix != ".pyc":
             wanted[str(path.relative_to(root))] = path.read_bytes()
     for name in FIGURES:
         wanted[f"notebooks/{name}.ipynb"] = _page(executed(name))
@@ -84,13 +95,13 @@ def _page(path):
         first = next((i for i, o in enumerate(outputs) if "sparselib" in o.get("metadata", {})), len(outputs))
         for output in outputs[first:]:
             about = output.get("metadata", {}).get("sparselib")
-            metadata = {"tags": ["remove-input"]}
+            metadata = {"tags": ["remove-input"]}  # the source is dropped, but a cell without one would be too
             if about:
                 metadata["mystnb"] = {
                     "image": {"alt": about["alt"], "classes": about["class"]},
                     "figure": {"caption": about["caption"], "name": about["name"]},
                 }
-            own = nbformat.v4.new_code_cell("", outputs=[output], execution_count=0, metadata=metadata)
+            own = nbformat.v4.new_code_cell("# shown", outputs=[output], execution_count=0, metadata=metadata)
             cells.append({**own, "id": f"{cell['id']}-{len(cells)}"})
         if "outputs" in cell:
             cell["outputs"] = outputs[:first]

@@ -11,8 +11,12 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from sparselib import criteria, data, detectors, metrics, models, pruning, seeds, training
+from sparselib import checks, criteria, data, detectors, metrics, models, pruning, seeds, training
 from sparselib.repro import project, source
+
+
+class CellError(RuntimeError):
+    """A cell could not be computed; the message names it."""
 
 
 class Data(BaseModel):
@@ -29,6 +33,8 @@ class Data(BaseModel):
 def inliers(chosen, split):
     """Return the Samples of a Data, "train" or "test"."""
     samples = data.load(chosen.name, split)
+    for name in chosen.held_out:
+        checks.choice("held_out class", name, samples.classes)
     samples = samples.only([c for c in samples.classes if c not in chosen.held_out])
     limit = chosen.train_limit if split == "train" else chosen.test_limit
     if limit is not None and limit < len(samples):
@@ -107,7 +113,10 @@ class Cell(BaseModel):
 @cache
 def _identity(cell):
     what = _digest([type(cell).__name__, cell._fields()])
-    return what, _digest([what, cell.parts()])
+    try:
+        return what, _digest([what, cell.parts()])
+    except ValueError as error:  # the data cannot be made as asked
+        raise CellError(f"{cell}: {error}") from error
 
 
 def _digest(thing):

@@ -7,13 +7,13 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 import yaml
 
 from sparselib import attacks, criteria, data, detectors
 from sparselib.repro import book, notebooks, project, runner
 from sparselib.repro import parameters as typed
+from sparselib.repro.cells import CellError
 from sparselib.repro.gates import GateError
 from sparselib.repro.store import Store, StoreError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
 )  # fmt: skip
 
+FORESEEN = (StoreError, CellError, notebooks.NotebookError, GateError, book.BookError, OSError)
 CORES = os.cpu_count() or 1
 Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(typed.PROFILES) + ".")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="A parameter; VALUE is YAML. Repeatable.")]
@@ -143,16 +144,21 @@ def main():
     """Run the command line; every foreseen error is one message: exit code 2 for wrong arguments, 1 for the rest."""
     warnings.showwarning = lambda message, *_, **__: _say(f"sparselib: warning: {message}")
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == 130:  # typer has turned Ctrl-C into this
+            raise KeyboardInterrupt
+        sys.exit(code)
     except typed.ParameterError as error:
         _say(f"sparselib: {error}")
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (StoreError, runner.CellError, notebooks.NotebookError, GateError, book.BookError, OSError) as error:
+    except FORESEEN as error:
         _say(f"sparselib: {error}")
         sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("sparselib: stopped; what was computed is kept, the same command goes on from there")
         sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "show"):  # click's usage errors show themselves; which click is typer's affair
+            raise
+        error.show()
+        sys.exit(error.exit_code)

@@ -11,11 +11,8 @@ from joblib.externals.loky import ProcessPoolExecutor
 from tqdm import tqdm
 
 from sparselib.repro import project, source
+from sparselib.repro.cells import CellError
 from sparselib.repro.store import Store
-
-
-class CellError(RuntimeError):
-    """A cell could not be computed; the message names it."""
 
 
 def closure(cells):

@@ -1,0 +1,52 @@
+import os
+
+import pytest
+import torch
+
+from sparselib import data, models, training
+
+torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items):
+    lacking = {}
+    if os.environ.get("SPARSELIB_TEST_NETWORK") != "1":
+        lacking["network"] = "needs the internet: set SPARSELIB_TEST_NETWORK=1"
+    if not torch.cuda.is_available():
+        lacking["gpu"] = "needs a CUDA device"
+    for item in items:
+        for mark, reason in lacking.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def train():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def test():
+    return data.load("digits", "test")
+
+
+@pytest.fixture(scope="session")
+def trained(train):
+    """A small network that has learnt the digits. Shared: do not change it."""
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=16, mean=0.3, std=0.4)
+    training.fit(net, train, epochs=15, progress=False)
+    return net.eval()
+
+
+@pytest.fixture
+def grouped():
+    """An untrained float64 network with a strided, a dilated and a grouped convolution, batch-norm and biases."""
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(
+        *(torch.nn.Conv2d(2, 6, 3, stride=2, padding=1), torch.nn.BatchNorm2d(6), torch.nn.ReLU()),
+        *(torch.nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=3), torch.nn.ReLU(), torch.nn.Flatten()),
+        *(torch.nn.Linear(6 * 16, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4)),
+    ).double()
+    net[1].running_mean.normal_()
+    net[1].running_var.uniform_(0.5, 2)
+    return net.eval()

@@ -1,0 +1,190 @@
+"""The whole path, as a user takes it, in a copy of the project: compute, run, render, change, look again."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "epochs": 2, "width": 4, "seeds": 2, "sparsities": "[0,0.5]", "finetune_epochs": 1,
+    "anomalies": "[uniform,heldout]",
+}  # fmt: skip
+SETS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+
+
+class Project:
+    """A copy of the project in which commands run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("sparselib", "book", "notebooks", "_config.yml", "pyproject.toml"):
+            source, target = ROOT / name, folder / name
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+
+    def __call__(self, *arguments, program=("-m", "sparselib"), code=0):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPARSELIB")}
+        done = subprocess.run(
+            [sys.executable, *program, *map(str, arguments)], capture_output=True, text=True, cwd=self.folder,
+            timeout=600, env={**environment, "PYTHONPATH": str(self.folder)},
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def edit(self, module, old, new):
+        path = self.folder / "sparselib" / module
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def built(project):
+    """The project, with its book built once on a small grid."""
+    done = project("reproduce", *SETS)
+    index = Path(done.stdout.strip().splitlines()[-1])
+    assert index == project.folder / "_build" / "html" / "index.html" and index.is_file()
+    return project
+
+
+def test_a_second_run_computes_nothing(built):
+    done = built("reproduce", *SETS)
+    assert re.search(r"\d+ cells, 0 of them to compute", done.stderr)
+    assert done.stderr.count(": fresh") == 2 and ": run in" not in done.stderr
+
+
+def test_bad_arguments_from_the_shell_end_with_code_2_and_one_line(project):
+    done = project("run", "5", "-o", "x.ipynb", "--set", "sedes=2", code=2)
+    assert done.stderr.startswith("sparselib: unknown parameter 'sedes' of 05_sensnorm; did you mean 'seeds'?")
+    assert len(done.stderr.strip().splitlines()) == 1 and not (project.folder / "x.ipynb").exists()
+
+
+def _shown(path):
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
+    figure = next(o for o in outputs if "sparselib" in o.metadata)
+    return figure.data["image/svg+xml"], "\n".join(str(o.get("data", {}).get("text/html", "")) for o in outputs)
+
+
+def test_run_and_plain_papermill_give_different_correctly_labelled_figures(built):
+    sets = [part for name in ("epochs", "width", "finetune_epochs") for part in ("--set", f"{name}={SMALL[name]}")]
+    sets += ["--set", "anomalies=[uniform]", "--set", "sparsities=[0.5,0.9]", "--set", "seeds=2"]
+    built("run", "notebooks/05_sensnorm.ipynb", *sets, "-o", "a.ipynb")
+    yaml = "\n".join(f"{name}: {value}" for name, value in {**SMALL, "seeds": 1}.items())
+    program = ("-m", "papermill", "--no-progress-bar")
+    built("notebooks/05_sensnorm.ipynb", "b.ipynb", "-y", yaml, program=program)
+    (first, first_text), (second, second_text) = (_shown(built.folder / name) for name in ("a.ipynb", "b.ipynb"))
+    assert first != second
+    assert "seeds 0–1" in first_text and "[0.5,0.9]" in first_text
+    assert "seed 0" in second_text and "seeds 0–1" not in second_text
+    for text in (first_text, second_text):
+        assert "rerun: <code>sparselib run notebooks/05_sensnorm.ipynb" in text
+    failed = built("notebooks/05_sensnorm.ipynb", "c.ipynb", "-p", "sedes", "2", program=program, code=1)
+    assert "did you mean" in failed.stderr and "seeds" in failed.stderr
+
+
+def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
+    def status():
+        text = built("reproduce", *SETS).stderr  # says, notebook by notebook, whether and why it ran
+        return {name: re.search(rf"{name}: (.*)", text)[1] for name in ("00_quickstart", "05_sensnorm")}, text
+
+    built.edit("attacks.py", '"""Return the direction of norm 1', '"""Give the direction of norm 1')
+    assert status()[0] == {"00_quickstart": "fresh", "05_sensnorm": "fresh"}
+
+    built.edit("attacks.py", "return gradient.sign()", "return +gradient.sign()")
+    told, text = status()
+    assert "attacks._steepest changed" in told["00_quickstart"] and told["05_sensnorm"] == "fresh"
+    assert " 0 of them to compute" in text
+
+    built.edit("detectors.py", "return -self.temperature *", "return +-self.temperature *")
+    lines = built("status").stdout
+    assert "detectors.Energy changed" in lines
+    told, text = status()
+    assert "detectors.Energy changed" in told["00_quickstart"] and told["05_sensnorm"].endswith("(its cells changed)")
+    assert re.search(r"cells, 8 of them to compute", text)  # energy alone: 2 seeds × 2 sparsities × 2 anomalies
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs chromium on the PATH")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.browser
+def test_every_page_opens_from_the_file_system_with_the_network_off(built, browser):
+    html = built.folder / "_build" / "html"
+    pages = [path for part in ("book", "notebooks") for path in sorted((html / part).glob("*.html"))]
+    assert len(pages) >= 5
+    context = browser.new_context(offline=True)
+    for path in pages:
+        page, asked, failed = context.new_page(), [], []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.on("requestfailed", lambda request, failed=failed: failed.append(request.url))
+        page.on("pageerror", lambda error, failed=failed: failed.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_load_state("networkidle")
+        assert asked and not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))], path
+        assert not failed, path
+        images = page.eval_on_selector_all("main img", "all => all.map(i => [i.alt, i.naturalWidth])")
+        assert all(len(alt) > 40 and width > 0 for alt, width in images), path
+        if path.name in ("05_sensnorm.html", "00_quickstart.html"):
+            assert images and page.locator("mjx-container svg").count() > 3, path
+            assert page.locator("main .stamp code").count() == len(images)
+            assert page.locator("main figcaption .caption-number").count() == len(images)
+        page.close()
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1300])
+def test_pages_fit_and_text_can_be_read(built, browser, theme, width):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    for name in ("notebooks/05_sensnorm", "notebooks/00_quickstart", "book/rerun", "book/intro"):
+        page.goto((built.folder / "_build" / "html" / f"{name}.html").as_uri())
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        selector = "main p, main figcaption, main .stamp, main summary, main td"
+        contrasts = page.eval_on_selector_all(selector, CONTRASTS)
+        assert contrasts and min(contrasts) >= 4.5, (name, min(contrasts))
+    page.close()
+
+
+# WCAG contrast of each element's text against the nearest opaque background behind it.
+CONTRASTS = """all => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  return all.filter(e => e.innerText && e.innerText.trim() && e.offsetParent).map(e => {
+    let behind = e, ground = [255, 255, 255];
+    while (behind) {
+      const colour = parse(getComputedStyle(behind).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) { ground = colour; break; }
+      behind = behind.parentElement;
+    }
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground)].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  });
+}"""

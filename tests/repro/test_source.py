@@ -1,0 +1,71 @@
+import pytest
+
+from sparselib.repro import cells, source
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of two modules, whose sources a test may rewrite."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.setattr(source, "PACKAGE", folder)
+    monkeypatch.setattr(source, "NAME", "toy")
+    monkeypatch.setattr(source, "MACHINERY", set())
+
+    def digests(start="top", **files):
+        for name, text in files.items():
+            (folder / f"{name}.py").write_text(text)
+        source._module.cache_clear()
+        return source._closure({("toy.a", start)}, stop={"toy.b.TABLE"})
+
+    yield digests
+    source._module.cache_clear()
+
+
+B = '''
+LIMIT = 3
+TABLE = {"far": None}
+def used(x):
+    """Doc."""
+    return x + LIMIT
+def far(x): return x
+'''
+A = """
+from toy import b
+from toy.b import used as alias
+def top(x): return alias(x) + b.LIMIT + len(b.TABLE)
+def aside(x): return b.far(x)
+"""
+
+
+def test_only_what_can_be_reached_counts(package):
+    assert set(package(a=A, b=B)) == {"toy.a.top", "toy.b.used", "toy.b.LIMIT"}
+    assert set(package("aside", a=A, b=B)) == {"toy.a.aside", "toy.b.far"}
+
+
+@pytest.mark.parametrize(
+    "old, new, changed",
+    [
+        ("x + LIMIT", "x - LIMIT", ["toy.b.used"]),
+        ("LIMIT = 3", "LIMIT = 4", ["toy.b.LIMIT"]),
+        ('"""Doc."""', '"""Other words."""', []),
+        ("return x + LIMIT", "return (x +\n        LIMIT)  # why", []),
+        ("def far(x): return x", "def far(x): return -x", []),
+        ('"far": None', '"far": 0', []),
+    ],
+)
+def test_what_changes_the_digest(package, old, new, changed):
+    before = package(a=A, b=B)
+    assert source.changes(before, package(a=A, b=B.replace(old, new))) == changed
+
+
+def test_a_module_handed_on_counts_whole(package):
+    assert "toy.b.*" in package(a="from toy import b\ndef top(x): return x(b)\n", b=B)
+
+
+def test_cells_depend_on_what_they_use_and_on_nothing_else():
+    names = set(source.of_objects(cells.Trained))
+    assert {"sparselib.training.fit", "sparselib.data.load", "sparselib.models.build"} <= names
+    assert not [n for n in names if n.startswith(("sparselib.attacks", "sparselib.detectors", "sparselib.pruning"))]
+    assert not [n for n in names if n.startswith("sparselib.repro.") and "cells" not in n]
