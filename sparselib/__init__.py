@@ -9,8 +9,9 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _SUBJECTS = (
-    "attacks", "checkpoints", "criteria", "data", "detectors", "masks", "metrics", "models",
-    "plots", "pruning", "seeds", "sensitivity", "training", "verdict",
+    "attacks", "calibration", "certify", "channels", "checkpoints", "checks", "costs", "criteria", "data", "detectors",
+    "ensembles", "masks", "metrics", "models", "objectives", "plots", "pruning", "schedules", "seeds", "sensitivity",
+    "shifts", "subnetworks", "training", "verdict", "vision",
 )  # fmt: skip
 
 

@@ -29,12 +29,31 @@ def load_model(path, *, device="cpu"):
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
     model = models.build(**spec).to(device)
+    _fit_shapes(model, state)
     for name, layer in masks.prunable(model).items():
         stem = name.removesuffix("weight")
         if f"{stem}parametrizations.weight.0.mask" in state:
             masks.set_mask(layer, torch.ones_like(layer.weight, dtype=torch.bool))
     model.load_state_dict(state)
     return model.eval()
+
+
+def _fit_shapes(model, state):
+    """Give the layers the sizes of the stored tensors: a shrunk network has fewer units than its architecture says."""
+    for name, module in model.named_modules():
+        for kind, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            path = f"{name}.{kind}"
+            stored = state.get(path, state.get(f"{name}.parametrizations.{kind}.original"))
+            if stored is None or stored.shape == tensor.shape:
+                continue
+            empty = torch.empty_like(stored)
+            setattr(module, kind, torch.nn.Parameter(empty) if isinstance(tensor, torch.nn.Parameter) else empty)
+            if kind == "weight" and isinstance(module, torch.nn.Linear):
+                module.out_features, module.in_features = stored.shape
+            elif kind == "weight" and isinstance(module, torch.nn.Conv2d):
+                module.out_channels, module.in_channels = stored.shape[:2]
+            elif kind == "running_mean":
+                module.num_features = len(stored)
 
 
 def write_atomic(path, content):

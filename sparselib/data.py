@@ -161,6 +161,23 @@ def _folder(path, split, name):
     return Samples(x.contiguous().float() / 255, y, tuple(tree.classes), name)
 
 
+def balanced(samples, n, *, seed=0):
+    """Return about n of the samples, equally many of each class (at least one), drawn by `seed`."""
+    checks.integer("n", n, low=1)
+    order = torch.randperm(len(samples), generator=seeds.generator(seed, "balanced", samples.name))
+    share = max(1, n // len(samples.classes))
+    chosen = [order[samples.y[order] == label][:share] for label in range(len(samples.classes))]
+    return samples.take(torch.cat(chosen).sort().values)
+
+
+def overlap(first, second):
+    """Return how many images of `first` are, pixel for pixel, among those of `second`."""
+    if first.x.shape[1:] != second.x.shape[1:]:
+        return 0
+    known = {image.numpy().tobytes() for image in second.x}
+    return sum(image.numpy().tobytes() in known for image in first.x)
+
+
 # --- outliers: each takes (like, n, seed, split) and returns x of the shape of like.x, n of them at most ---
 
 

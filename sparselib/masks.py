@@ -5,6 +5,8 @@ multiplies it by the mask, and removed weights get no gradient. So masks survive
 moves between devices, whatever training loop is used.
 """
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -58,6 +60,26 @@ def set_mask(layer, mask):
         current.copy_(mask)
     else:
         parametrize.register_parametrization(layer, "weight", Mask(mask.to(weight.device)))
+
+
+def unmask(layer):
+    """Turn a masked layer into a plain one with zeros in its weight. Changes the layer.
+
+    By hand: `parametrize.remove_parametrizations` takes `weight` from the layer's class, which its deep copies share.
+    """
+    if parametrize.is_parametrized(layer, "weight"):
+        weight = layer.weight.detach().clone()
+        del layer._modules["parametrizations"]
+        layer.__class__ = type(layer).__bases__[0]
+        layer.weight = nn.Parameter(weight)
+
+
+def bare(model):
+    """Return a copy of the model without masks: removed weights are plain zeros."""
+    copied = copy.deepcopy(model)
+    for layer in prunable(copied).values():
+        unmask(layer)
+    return copied
 
 
 def keep_highest(scores, count):

@@ -1,10 +1,13 @@
-"""Detection metrics, over scikit-learn. Scores: higher = more anomalous."""
+"""Detection metrics, over scikit-learn (scores: higher = more anomalous), and the cost of a network."""
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sparselib import checks
+from sparselib.costs import Cost, cost
+
+__all__ = ["Cost", "aupr", "auroc", "cost", "fpr_at_95_tpr"]
 
 
 def _scores(name, values):

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
-from sparselib import checks, seeds
+from sparselib import checks, objectives, seeds
 from sparselib.models import device_of, evaluating
 
 
@@ -20,7 +20,10 @@ class History:
     seconds: float = 0.0
 
 
-def fit(model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, noise=None, seed=0, progress=True):
+def fit(
+    model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, adversarial=None, noise=None, seed=0,
+    after_epoch=None, progress=True,
+):  # fmt: skip
     """Train the model in place with Adam, cross-entropy and a one-cycle learning rate; return its History.
 
     Args:
@@ -28,8 +31,10 @@ def fit(model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, nois
         train: Samples, moved to the model's device.
         epochs: at least 0. batch_size: at least 1; a last batch of one sample is dropped (batch-norm).
         lr: the peak of the cycle, reached after a quarter of the steps.
+        adversarial: an `objectives.Adversarial`, or a dict of its arguments, to train on attacked inputs; or None.
         noise: standard deviation of Gaussian noise added to every input, or None.
         seed: of the order of the samples, dropout and noise; torch's global random state is left as found.
+        after_epoch: called as after_epoch(model, epochs done) after each epoch; it may set masks.
         progress: show a bar with the time left.
     Raises: ValueError for arguments out of range; FloatingPointError, naming the epoch, when the loss is not finite.
     """
@@ -39,6 +44,9 @@ def fit(model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, nois
     checks.number("weight_decay", weight_decay, 0)
     if noise is not None:
         checks.number("noise", noise, 0)
+    if isinstance(adversarial, dict):
+        adversarial = objectives.Adversarial(**adversarial)
+    objective = adversarial or objectives.clean
     if not len(train):
         raise ValueError("train must not be empty")
     device = device_of(model)
@@ -51,6 +59,7 @@ def fit(model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, nois
     order = seeds.generator(seed, "order")
     history, started = History(), time.perf_counter()
     modes = [(module, module.training) for module in model.modules()]
+    step = 0
     with seeds.isolated(seed, "training"):
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
@@ -62,8 +71,8 @@ def fit(model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, nois
                 xb, yb = x[index], y[index]
                 if noise:
                     xb = xb + noise * torch.randn_like(xb)
-                logits = model(xb)  # (B, K)
-                loss = F.cross_entropy(logits, yb)
+                loss, logits = objective(model, xb, yb, seed=seeds.derive(seed, "batch", step))  # (), (B, K)
+                step += 1
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -74,8 +83,10 @@ def fit(model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, nois
                 raise FloatingPointError(f"training loss is not finite in epoch {epoch}; lower lr (now {lr:g})")
             history.loss.append(total_loss.item() / len(x))
             history.accuracy.append(correct.item() / len(x))
-    for module, mode in modes:
-        module.training = mode
+            if after_epoch is not None:
+                after_epoch(model, epoch + 1)
+        for module, mode in modes:
+            module.training = mode
     history.seconds = time.perf_counter() - started
     return history
 
@@ -101,3 +112,27 @@ def accuracy(model, samples, *, batch_size=512):
     device = device_of(model)
     x, y = checks.images(samples.x, name="samples.x").to(device), samples.y.to(device)
     return (logits(model, x, batch_size=batch_size).argmax(1) == y).double().mean().item()
+
+
+def restate_batch_norm(model, samples, *, batch_size=512):
+    """Measure the batch-norm statistics anew on `samples`, in place, and change nothing else.
+
+    A network that lost weights without training carries the statistics of the one it came from. Averages over the
+    batches are plain, not moving. Modes are given back as found.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [layer.momentum for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    with torch.no_grad():
+        for part in samples.x.split(batch_size):
+            if len(part) > 1 or len(samples) == 1:
+                model(part.to(device_of(model)))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    for module, mode in modes:
+        module.training = mode

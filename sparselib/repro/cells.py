@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from sparselib import checks, criteria, data, detectors, metrics, models, pruning, seeds, training
+from sparselib import checks, criteria, data, detectors, metrics, models, pruning, schedules, training
 from sparselib.repro import project, source
 
 
@@ -154,16 +154,22 @@ class Trained(Cell):
     def columns(self):
         return {
             "dataset": self.data.name, "network": self.network, "criterion": "none", "structured": False,
-            "sparsity": 0.0, "seed": self.seed,
+            "sparsity": 0.0, "when": "none",
+            "seed": self.seed,
         }  # fmt: skip
 
-    def compute(self, load):
-        train, test = inliers(self.data, "train"), inliers(self.data, "test")
+    def initial(self):
+        """Return the network before training."""
+        train = inliers(self.data, "train")
         _, channels, size, _ = train.x.shape
-        net = models.build(
+        return models.build(
             self.network, in_channels=channels, num_classes=len(train.classes), image_size=size, width=self.width,
             mean=train.x.mean((0, 2, 3)).tolist(), std=train.x.std((0, 2, 3)).tolist(), seed=self.seed,
         )  # fmt: skip
+
+    def compute(self, load):
+        train, test = inliers(self.data, "train"), inliers(self.data, "test")
+        net = self.initial()
         training.fit(
             net, train, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=self.seed, progress=False
         )
@@ -171,42 +177,57 @@ class Trained(Cell):
 
 
 class Pruned(Cell):
-    """A trained network, pruned, then trained on for `epochs` under its mask."""
+    """A sparse network, trained under its mask; see `schedules.train_sparse` for `when`.
+
+    `dense` is the recipe of its training; with when="after" it is also the network that is pruned.
+    """
 
     makes_network: ClassVar[bool] = True
     dense: Trained
     criterion: str
+    structured: bool = False
     scope: str = "global"
     sparsity: float
+    when: str = "after"
+    rounds: int = 1
     epochs: int
     lr: float = 1e-3
 
     def inputs(self):
-        return (self.dense,)
+        return (self.dense,) if self.when == "after" else ()
 
     def fingerprints(self):
         return self.dense.fingerprints()
 
     def chosen(self):
-        return (criteria.CRITERIA[self.criterion],)
+        return (criteria.CRITERIA[self.criterion], *self.dense.chosen())
 
     def columns(self):
-        return {**self.dense.columns(), "criterion": self.criterion, "sparsity": self.sparsity}
+        return {
+            **self.dense.columns(), "criterion": self.criterion, "structured": self.structured,
+            "sparsity": self.sparsity, "when": self.when,
+        }  # fmt: skip
 
     @property
     def data(self):
         return self.dense.data
 
     def compute(self, load):
-        dense, seed = load(self.dense), self.dense.seed
+        dense, seed = self.dense, self.dense.seed
         train, test = inliers(self.data, "train"), inliers(self.data, "test")
-        scored, _ = train.split(min(0.5, 512 / len(train)), seed=seeds.derive(seed, "scored"))
-        net = pruning.prune(dense, self.criterion, self.sparsity, scored.x, scored.y, scope=self.scope, seed=seed)
-        net.spec = dense.spec
-        training.fit(
-            net, train, epochs=self.epochs, batch_size=self.dense.batch_size, lr=self.lr,
-            seed=seeds.derive(seed, "fine-tuning"), progress=False,
-        )  # fmt: skip
+        cut = {
+            "structured": self.structured, "scope": self.scope, "rounds": self.rounds, "seed": seed,
+            "batch_size": dense.batch_size, "progress": False,
+        }  # fmt: skip
+        if self.when == "after":
+            net = schedules.finetuned(
+                load(dense), train, self.criterion, self.sparsity, epochs=self.epochs, lr=self.lr, **cut
+            )
+        else:
+            net = schedules.train_sparse(
+                dense.initial(), train, self.criterion, self.sparsity, when=self.when, epochs=dense.epochs,
+                finetune_epochs=self.epochs, lr=dense.lr, finetune_lr=self.lr, **cut,
+            )  # fmt: skip
         return [
             row("classification", "clean", "accuracy", training.accuracy(net, test)),
             row("pruning", "achieved", "sparsity", pruning.sparsity(net)),

@@ -8,9 +8,18 @@ from types import FunctionType, ModuleType
 from typing import Annotated, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from sparselib import checks, criteria, data, detectors, models
+from sparselib import checks, criteria, data, detectors, models, pruning, schedules
 from sparselib.repro.cells import Data, Detection, Pruned, Trained
 
 # What each scale means; a figure may refine it.
@@ -93,6 +102,45 @@ class Parameters(BaseModel):
         raise NotImplementedError
 
 
+class Sparsification(BaseModel):
+    """How networks are pruned, for figures that prune."""
+
+    pruning_defaults: ClassVar[dict] = {
+        "criterion": "magnitude", "structured": False, "scope": "global", "when": "after", "rounds": 1,
+    }  # fmt: skip
+
+    criterion: str = Field(description="pruning criterion")
+    structured: StrictBool = Field(description="remove whole units instead of single weights")
+    scope: str = Field(description="rank all weights together (global) or each layer by itself (layer)")
+    when: str = Field(description="before, early, gradual, after, or tickets (see schedules.train_sparse)")
+    rounds: Count = Field(description="score and prune so many times")
+    finetune_epochs: Annotated[StrictInt, Field(ge=0)] = Field(description="training epochs after pruning")
+
+    @field_validator("criterion")
+    @classmethod
+    def _known_criterion(cls, name):
+        return checks.choice("criterion", name, criteria.NAMES)
+
+    @field_validator("scope")
+    @classmethod
+    def _known_scope(cls, name):
+        return checks.choice("scope", name, pruning.SCOPES)
+
+    @field_validator("when")
+    @classmethod
+    def _known_when(cls, name):
+        return checks.choice("when", name, schedules.WHEN)
+
+    def pruned(self, dense, sparsity):
+        """Return the sparse network that comes of the recipe `dense`, which at sparsity 0 is itself."""
+        if not sparsity:
+            return dense
+        return Pruned(
+            dense=dense, criterion=self.criterion, structured=self.structured, scope=self.scope, sparsity=sparsity,
+            when=self.when, rounds=self.rounds, epochs=self.finetune_epochs,
+        )  # fmt: skip
+
+
 class Quickstart(Parameters):
     """One network, pruned, attacked and asked about anomalies."""
 
@@ -109,13 +157,13 @@ class Quickstart(Parameters):
         return [self.seed]
 
 
-class Sensnorm(Parameters):
+class Sensnorm(Sparsification, Parameters):
     """Detection against sparsity, for SensNorm and its baselines."""
 
     number, notebook, claim = 5, "05_sensnorm", "C4"
     defaults: ClassVar[dict] = {
         p: {
-            "criterion": "magnitude",
+            **Sparsification.pruning_defaults,
             "sparsities": [0.0, 0.5, 0.8, 0.9, 0.95],
             "finetune_epochs": f,
             "detectors": ["msp", "energy", "sensnorm"],
@@ -125,16 +173,9 @@ class Sensnorm(Parameters):
     }
 
     seeds: Count = Field(description="number of seeds: 0, 1, …")
-    criterion: str = Field(description="pruning criterion")
     sparsities: Annotated[list[Sparsity], Field(min_length=1)] = Field(description="fractions of weights removed")
-    finetune_epochs: Annotated[StrictInt, Field(ge=0)] = Field(description="training epochs after pruning")
     detectors: Annotated[list[str], Field(min_length=1)] = Field(description="detectors to compare")
     anomalies: Annotated[list[str], Field(min_length=1)] = Field(description="kinds of outliers")
-
-    @field_validator("criterion")
-    @classmethod
-    def _known_criterion(cls, name):
-        return checks.choice("criterion", name, criteria.NAMES)
 
     @field_validator("detectors")
     @classmethod
@@ -153,9 +194,8 @@ class Sensnorm(Parameters):
     def networks(self):
         """Return the network cells: every sparsity of every seed, the dense one at sparsity 0."""
         return [
-            Pruned(dense=self.trained(seed), criterion=self.criterion, sparsity=s, epochs=self.finetune_epochs)
-            if s else self.trained(seed)
-            for seed in self.seed_list() for s in dict.fromkeys(self.sparsities)
+            self.pruned(self.trained(seed), sparsity)
+            for seed in self.seed_list() for sparsity in dict.fromkeys(self.sparsities)
         ]  # fmt: skip
 
     def cells(self):

@@ -1,0 +1,103 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.utils import parametrize
+
+from sparselib import attacks, data, masks, models, pruning, subnetworks, training
+
+
+def _search(model, train, sparsity=0.7, **options):
+    return subnetworks.search(model, train, sparsity, **{"epochs": 2, "progress": False, **options})
+
+
+@pytest.mark.parametrize("objective", subnetworks.OBJECTIVES)
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_nothing_but_masks_differs_and_the_count_is_exact(trained, train, objective, scope):
+    net = copy.deepcopy(trained).train()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    outliers = data.outliers("uniform", train, n=200)
+    found = _search(net, train.take(slice(0, 300)), objective=objective, scope=scope, outliers=outliers)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items()) and net.training
+    after = {n.replace("parametrizations.weight.original", "weight"): t for n, t in found.state_dict().items()}
+    assert all(torch.equal(after[n], t) for n, t in before.items()), "weights and statistics, bit for bit"
+    kept = [int(masks.mask_of(m).sum()) for m in masks.prunable(found).values()]
+    sizes = [m.weight.numel() for m in masks.prunable(net).values()]
+    assert sum(kept) == round(0.3 * sum(sizes))
+    assert kept[0] == sizes[0] and kept[-1] == sizes[-1], "the ends keep all"
+
+
+def test_the_gradient_reaches_the_scores_straight_through():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 3).double()
+    weight = layer.weight.detach().clone()
+    popup = subnetworks._Popup(layer.weight, "edge-popup", 0, "w")
+    parametrize.register_parametrization(layer, "weight", popup)
+    subnetworks._choose({"w": popup}, {("w",): 7})
+    assert popup.mask.sum() == 7
+    x, y = torch.rand(4, 5).double(), torch.tensor([0, 1, 2, 0])
+    effective = (weight * popup.mask).requires_grad_()
+    expected = torch.autograd.grad(F.cross_entropy(x @ effective.T + layer.bias, y), effective)[0] * weight
+    F.cross_entropy(layer(x), y).backward()
+    torch.testing.assert_close(popup.scores.grad, expected, rtol=1e-12, atol=0)
+
+
+def test_hydra_starts_from_the_size_of_the_weights_and_edge_popup_from_chance():
+    weight = torch.randn(4, 3, 3, 3)
+    hydra = subnetworks._Popup(weight, "hydra", 0, "w").scores
+    assert torch.equal(hydra.flatten().argsort(), weight.abs().flatten().argsort())
+    assert hydra.max().item() == pytest.approx((6 / 27) ** 0.5)
+    popup = subnetworks._Popup(weight, "edge-popup", 0, "w").scores
+    assert abs(popup).max() <= (6 / 27) ** 0.5 and abs(popup.mean()) < 0.1
+    assert not torch.equal(popup, subnetworks._Popup(weight, "edge-popup", 1, "w").scores)
+
+
+def test_learnt_masks_beat_those_they_start_from(train, test):
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=16, mean=0.3, std=0.4)
+    training.fit(net, train, epochs=12, progress=False)
+    found = _search(net, train, 0.8, epochs=12, seed=1)
+    magnitude = pruning.prune(net, "magnitude", 0.8, scope="layer")
+    assert training.accuracy(found, test) > training.accuracy(magnitude, test) + 0.1
+    robust = _search(net, train, 0.8, objective="adversarial", eps=0.1, epochs=12, seed=1)
+
+    def attacked(model):
+        x = attacks.pgd(model, test.x[:200], test.y[:200], 0.1)
+        return (training.logits(model, x).argmax(1) == test.y[:200]).float().mean()
+
+    assert attacked(robust) > attacked(found)
+
+
+def test_the_variant_with_batch_statistics_restates_them(trained, train):
+    found = _search(trained, train, batch_norm="restated")
+    assert not torch.equal(found[2].running_mean, trained[2].running_mean)
+    assert torch.equal(masks.original(found[1]), trained[1].weight)
+
+
+def test_restated_statistics_are_those_of_the_data(trained, train):
+    net = copy.deepcopy(trained)
+    training.restate_batch_norm(net, train, batch_size=len(train))
+    inputs = net[1](net[0](train.x))  # what the first batch-norm sees
+    torch.testing.assert_close(net[2].running_mean, inputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net[2].running_var, inputs.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert torch.equal(net[1].weight, trained[1].weight) and net[2].momentum == trained[2].momentum
+
+
+def test_bad_arguments_are_named(trained, train, test):
+    textures = data.outliers("textures", test, n=30)
+    for options, message in [
+        ({"objective": "robust"}, "unknown objective 'robust'"),
+        ({"objective": "outlier"}, "needs outliers, got none"),
+        (
+            {"objective": "outlier", "outliers": textures.take(slice(0, 9)), "unseen": [textures]},
+            "share 9 images with the test",
+        ),
+        ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\)"),
+        ({"sparsity": 0.95}, "too high while the first and last layer keep"),
+        ({"init": "hidra"}, "unknown init 'hidra'; did you mean 'hydra'"),
+        ({"batch_norm": "live"}, "unknown batch_norm 'live'"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=4)
+            _search(net, train, **options)
