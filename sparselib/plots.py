@@ -76,3 +76,26 @@ def pictures(groups, *, titles=None, scale=1.0):
                 for axis, title in zip(line, titles[label], strict=False):
                     axis.set_title(title, fontsize=8, pad=2)
         return fig
+
+
+def dots(rows, *, category, series, xlabel, panels=None):
+    """Return a figure: mean of `value` over seeds, one line per category, with 95 % t intervals as bars.
+
+    Args: rows: tidy DataFrame with the columns value and those named by `category` (down the axis), `series` (colours
+    and markers) and `panels`, or None.
+    """
+    with style():
+        kinds, height = list(rows[series].unique()), 0.8 + 0.34 * rows[category].nunique()
+        width = 7 / rows[panels].nunique() if panels else 7
+        grid = sns.catplot(
+            data=rows, kind="point", y=category, x="value", hue=series, col=panels, dodge=0.4 * (len(kinds) > 1),
+            markers=["o", "s", "^", "D", "v", "P", "X"][: len(kinds)], linestyle="none", markersize=6, capsize=0.15,
+            err_kws={"linewidth": 1}, errorbar=lambda v: verdict.interval(v)[1:], height=height,
+            aspect=width / height, palette="colorblind", legend_out=False,
+        )  # fmt: skip
+        grid.set_axis_labels(xlabel, "")
+        if panels:
+            grid.set_titles("{col_var} {col_name}")
+        if len(kinds) > 1:
+            sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1.1), ncol=len(kinds), title=None)
+        return grid.figure

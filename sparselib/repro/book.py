@@ -12,7 +12,7 @@ import nbformat
 
 from sparselib import checkpoints
 from sparselib.repro import project
-from sparselib.repro.parameters import FIGURES
+from sparselib.repro.parameters import PAGES
 
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
 
@@ -57,8 +57,8 @@ def build():
 
 def _check_pages(html):
     """Raise BookError unless every figure of the executed notebooks stands on its page."""
-    for name in FIGURES:
-        page = (html / "notebooks" / f"{name}.html").read_text()
+    for name, model in PAGES.items():
+        page = (html / model.folder / f"{name}.html").read_text()
         notebook = nbformat.read(executed(name), as_version=4)
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         for label in (o.metadata["sparselib"]["name"] for o in outputs if "sparselib" in o.get("metadata", {})):
@@ -71,10 +71,10 @@ def _wanted():
     root = project.root()
     wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
     for path in sorted((root / "book").rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
+        if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
             wanted[str(path.relative_to(root))] = path.read_bytes()
-    for name in FIGURES:
-        wanted[f"notebooks/{name}.ipynb"] = _page(executed(name))
+    for name, model in PAGES.items():
+        wanted[f"{model.folder}/{name}.ipynb"] = _page(executed(name))
     wanted[f"book/_static/{MATHJAX}"] = _mathjax()
     return wanted
 

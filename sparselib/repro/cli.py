@@ -48,7 +48,7 @@ def reproduce(
             _say(f"{parameters.notebook}: run in {time.perf_counter() - started:.0f} s ({why})")
         else:
             _say(f"{parameters.notebook}: fresh")
-    lacking = [name for name in typed.FIGURES if not book.executed(name).is_file()]
+    lacking = [name for name in typed.PAGES if not book.executed(name).is_file()]
     if lacking:
         _say(f"no book yet, not run: {', '.join(lacking)}; run: sparselib reproduce")
         return
@@ -94,11 +94,12 @@ def status(profile: Profile = "digits"):
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="figures, profiles, criteria, attacks, detectors or datasets.")],
+    what: Annotated[str, typer.Argument(help="figures, lessons, profiles, criteria, attacks, detectors or datasets.")],
 ):
     """List the names that parameters can take."""
     known = {
         "figures": [f"{m.number}  {n}  {m.claim}  {m.__doc__.splitlines()[0]}" for n, m in typed.FIGURES.items()],
+        "lessons": [f"{n}  {m.__doc__.splitlines()[0]}" for n, m in typed.LESSONS.items()],
         "profiles": [f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in typed.PROFILES.items()],
         "criteria": criteria.NAMES,
         "attacks": attacks.NAMES,
@@ -112,7 +113,7 @@ def list_(
 
 def _parameters(profile, figures, sets):
     """Return the typed parameters of the chosen figures; each set must be a parameter of one of them at least."""
-    chosen = [typed.figure(name) for name in figures] or list(typed.FIGURES.values())
+    chosen = [typed.figure(name) for name in figures] or list(typed.PAGES.values())
     given = _assignments(sets)
     unused = [n for n in given if not any(n in model.model_fields for model in chosen)]
     if unused:

@@ -6,11 +6,13 @@ run.show(fig, name="fig-sensnorm", caption="…", alt="…")
 """
 
 import html
+import inspect
 import io
 import os
 import time
 
 import matplotlib.pyplot as plt
+import torch
 from IPython.display import HTML, Markdown, display
 
 from sparselib.repro import parameters as typed
@@ -24,6 +26,8 @@ def start(name, namespace):
     Shows the parameters. Raises ParameterError for a name that does not exist or a value that is not allowed.
     """
     run = Run(typed.from_notebook(name, namespace))
+    if run.parameters.profile == "digits":
+        torch.set_num_threads(1)  # fastest for tiny images, and the same sums on any number of cores
     display(HTML(_table(run.parameters)))
     return run
 
@@ -68,6 +72,16 @@ class Run:
         """Show prose whose numbers were computed just now."""
         display(Markdown(markdown))
 
+    def source(self, *things):
+        """Show the source of functions or classes, as it is."""
+        code = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
+        display(Markdown(f"```python\n{code}\n```"))
+
+    def table(self, rows, head):
+        """Show a table: `rows` of cells, texts or numbers already rounded, under `head`."""
+        lines = [head, ["---"] * len(head), *rows]
+        display(Markdown("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)))
+
     def _origin(self):
         p = self.parameters
         seeds = p.seed_list()
@@ -91,7 +105,7 @@ def rerun_command(parameters):
     """Return the shell command that makes this figure again."""
     sets = "".join(f" --set {n}='{_literal(v)}'" for n, v in typed.overrides(parameters).items())
     profile = "" if parameters.profile == "digits" else f" --profile {parameters.profile}"
-    return f"sparselib run notebooks/{parameters.notebook}.ipynb{profile}{sets} -o out.ipynb"
+    return f"sparselib run {parameters.folder}/{parameters.notebook}.ipynb{profile}{sets} -o out.ipynb"
 
 
 def _literal(value):

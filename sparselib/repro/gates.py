@@ -59,7 +59,7 @@ def check_executed(notebook, name, *, published=True):
                 lacking = [what for what in ("name", "caption", "alt") if not about.get(what)]
                 if lacking:
                     complaints.append(f"the figure of cell {index} lacks {', '.join(lacking)}")
-    if published and name in typed.FIGURES and not figures:
+    if published and name in typed.PAGES and not figures:
         complaints.append("it shows no figure")
     if complaints:
         raise GateError(f"{name}: " + "; ".join(complaints))

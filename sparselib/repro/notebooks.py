@@ -30,7 +30,7 @@ class NotebookError(RuntimeError):
 
 def template(model):
     """Return the path of a figure's notebook."""
-    return project.root() / "notebooks" / f"{model.notebook}.ipynb"
+    return project.root() / model.folder / f"{model.notebook}.ipynb"
 
 
 def parts(parameters):

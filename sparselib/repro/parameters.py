@@ -50,8 +50,9 @@ class Parameters(BaseModel):
     """What all figures share: the data, the network and its training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    number: ClassVar[int]
-    notebook: ClassVar[str]  # the stem of its file in notebooks/
+    number: ClassVar[int | None] = None
+    notebook: ClassVar[str]  # the stem of its file
+    folder: ClassVar[str] = "notebooks"
     claim: ClassVar[str]
     defaults: ClassVar[dict] = {}  # {profile: {name: value}}, over PROFILES
 
@@ -207,17 +208,90 @@ class Sensnorm(Sparsification, Parameters):
         return found
 
 
+class Lesson(Parameters):
+    """A page of book/concepts that computes what it shows."""
+
+    folder: ClassVar[str] = "book/concepts"
+    claim: ClassVar[str] = "–"
+    defaults: ClassVar[dict] = {profile: {"seed": 0} for profile in PROFILES}
+
+    seed: Annotated[StrictInt, Field(ge=0)] = Field(description="of the weights and the order of the data")
+
+    def seed_list(self):
+        return [self.seed]
+
+
+class SparsityLesson(Lesson):
+    """What sparsity is, and what it costs."""
+
+    notebook: ClassVar[str] = "sparsity"
+
+
+class CriteriaLesson(Lesson):
+    """Which weights survive under each criterion."""
+
+    notebook: ClassVar[str] = "criteria"
+
+
+class StructureLesson(Lesson):
+    """Single weights against whole units, with measured times."""
+
+    notebook: ClassVar[str] = "structure"
+
+
+class SchedulesLesson(Parameters):
+    """When to prune, and in how many rounds."""
+
+    folder: ClassVar[str] = "book/concepts"
+    notebook: ClassVar[str] = "schedules"
+    claim: ClassVar[str] = "–"
+    defaults: ClassVar[dict] = {
+        p: {"epochs": e, "finetune_epochs": f, "seeds": 3, "criterion": "snip", "sparsities": [0.8, 0.95]}
+        for p, e, f in (("digits", 10, 5), ("mnist", 2, 1), ("cifar10", 20, 10))
+    }
+
+    seeds: Count = Field(description="number of seeds: 0, 1, …")
+    criterion: str = Field(description="pruning criterion")
+    sparsities: Annotated[list[Sparsity], Field(min_length=1)] = Field(description="fractions of weights removed")
+    finetune_epochs: Annotated[StrictInt, Field(ge=0)] = Field(description="training epochs after pruning")
+
+    _known_criterion = Sparsification._known_criterion
+
+    def seed_list(self):
+        return list(range(self.seeds))
+
+    def cells(self):
+        ways = [(when, 1) for when in schedules.WHEN] + [("before", 20), ("after", 5)]
+        return [
+            Pruned(
+                dense=self.trained(seed), criterion=self.criterion, sparsity=sparsity, when=when, rounds=rounds,
+                epochs=self.finetune_epochs,
+            )
+            for seed in self.seed_list() for sparsity in self.sparsities for when, rounds in ways
+        ]  # fmt: skip
+
+
+class TicketsLesson(Lesson):
+    """Lottery tickets, and subnetworks of trained networks."""
+
+    notebook: ClassVar[str] = "tickets"
+
+
 FIGURES = {model.notebook: model for model in (Quickstart, Sensnorm)}
+LESSONS = {
+    model.notebook: model for model in (SparsityLesson, CriteriaLesson, StructureLesson, SchedulesLesson, TicketsLesson)
+}
+PAGES = {**FIGURES, **LESSONS}
 
 
 def figure(name):
-    """Return the parameter model of a figure, by number (5, "5", "05") or notebook ("05_sensnorm", with or without
-    folder and .ipynb)."""
+    """Return the parameter model of a page: a figure by number (5, "5", "05"), any by the name of its notebook
+    ("05_sensnorm", with or without folder and .ipynb)."""
     stem = str(name).rsplit("/", 1)[-1].removesuffix(".ipynb")
     by_number = {str(model.number): key for key, model in FIGURES.items()}
     stem = by_number.get(stem.lstrip("0") or "0", stem) if stem.isdigit() else stem
     try:
-        return FIGURES[checks.choice("figure", stem, FIGURES)]
+        return PAGES[checks.choice("figure", stem, PAGES)]
     except ValueError as error:
         raise ParameterError(str(error)) from None
 
