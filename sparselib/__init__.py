@@ -9,9 +9,10 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _SUBJECTS = (
-    "attacks", "calibration", "certify", "channels", "checkpoints", "checks", "costs", "criteria", "data", "detectors",
-    "ensembles", "masks", "metrics", "models", "objectives", "plots", "pruning", "schedules", "seeds", "sensitivity",
-    "shifts", "subnetworks", "training", "verdict", "vision",
+    "attack_checks", "attacks", "autoattack", "baselines", "calibration", "certify", "channels", "checkpoints",
+    "checks", "costs", "criteria", "data", "detection", "detectors", "ensembles", "masks", "metrics", "models",
+    "objectives", "plots", "pruning", "schedules", "seeds", "sensitivity", "sensnorm", "shifts", "subnetworks",
+    "training", "verdict", "vision",
 )  # fmt: skip
 
 

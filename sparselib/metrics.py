@@ -5,9 +5,10 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sparselib import checks
+from sparselib.calibration import calibration_error
 from sparselib.costs import Cost, cost
 
-__all__ = ["Cost", "aupr", "auroc", "cost", "fpr_at_95_tpr"]
+__all__ = ["Cost", "aupr", "auroc", "calibration_error", "cost", "fpr_at_95_tpr"]
 
 
 def _scores(name, values):

@@ -30,25 +30,28 @@ def style():
         yield
 
 
-def against_sparsity(rows, *, series, panels, ylabel, chance=None, wrap=3, ylim=None):
+def against_sparsity(rows, *, series, panels, ylabel, xlabel="sparsity", chance=None, wrap=3, ylim=None):
     """Return a figure: mean of `value` over seeds against sparsity, with 95 % t intervals as bars.
 
     Args:
         rows: tidy DataFrame with the columns sparsity, seed, value, and those named by `series` and `panels`.
         series: the column that makes the lines. panels: the column that makes the panels.
+        xlabel: what the column sparsity holds, if it is not that.
         chance: a level drawn as a dotted line, or None. wrap: panels in a row. ylim: (low, high) or None.
     """
     with style():
         order = sorted(rows["sparsity"].unique())
         data = rows.assign(position=rows["sparsity"].map(order.index))
+        several = rows[panels].nunique() > 1
         grid = sns.relplot(
             data=data, kind="line", x="position", y="value", hue=series, style=series, col=panels,
             col_wrap=min(wrap, rows[panels].nunique()), markers=True, markersize=6, dashes=True, err_style="bars",
             err_kws={"capsize": 2.5, "elinewidth": 1}, errorbar=lambda v: verdict.interval(v)[1:],
-            height=2.5, aspect=1.15, palette="colorblind", facet_kws={"legend_out": False},
+            height=2.5 if several else 3.2, aspect=1.15 if several else 1.8, palette="colorblind",
+            facet_kws={"legend_out": False},
         )  # fmt: skip
         grid.set_titles("{col_name}")
-        grid.set_axis_labels("sparsity", ylabel)
+        grid.set_axis_labels(xlabel, ylabel)
         for axes in grid.axes.flat:
             axes.set_xticks(range(len(order)), [f"{s:g}" for s in order])
             if chance is not None:
@@ -59,22 +62,30 @@ def against_sparsity(rows, *, series, panels, ylabel, chance=None, wrap=3, ylim=
         return grid.figure
 
 
-def pictures(groups, *, titles=None, scale=1.0):
-    """Return a figure of images: `groups` is {row label: images (n, C, H, W) in [0, 1]}, one row each."""
-    columns = max(len(images) for images in groups.values())
+def pictures(groups, *, titles=None, scale=1.0, columns=1):
+    """Return a figure of images: `groups` is {row label: images (n, C, H, W) in [0, 1]}, one row each.
+
+    `titles` {row label: one text an image}. `columns`: into how many blocks of rows, side by side, to break them.
+    """
+    across = max(len(images) for images in groups.values())
+    rows = -(-len(groups) // columns)
     with style():
-        size = (scale * columns, scale * 1.1 * len(groups))
-        fig, axes = plt.subplots(len(groups), columns, figsize=size, squeeze=False, layout="constrained")
-        for line, (label, images) in zip(axes, groups.items(), strict=True):
-            for axis in line:
-                axis.axis("off")
-            for axis, image in zip(line, images, strict=False):
+        size = (scale * across * columns + 1.6 * columns, scale * 1.1 * rows)
+        fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
+        for axis in axes.flat:
+            axis.axis("off")
+            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2), aspect="equal")
+        for number, (label, images) in enumerate(groups.items()):
+            axis, top = axes.flat[number // rows], 1.1 * (number % rows)
+            axis.text(-0.15, top + 0.5, label.replace("_", " "), ha="right", va="center")
+            for column, image in enumerate(images):
                 pixels = image.detach().cpu().permute(1, 2, 0).numpy()
-                axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-            line[0].text(-0.15, 0.5, label, ha="right", va="center", transform=line[0].transAxes)
-            if titles and label in titles:
-                for axis, title in zip(line, titles[label], strict=False):
-                    axis.set_title(title, fontsize=8, pad=2)
+                pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
+                box = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
+                axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=box, interpolation="nearest")
+                if titles and label in titles:
+                    axis.text(column + 0.5, top, titles[label][column], ha="center", va="bottom", fontsize=8)
+            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2))
         return fig
 
 
@@ -91,11 +102,11 @@ def dots(rows, *, category, series, xlabel, panels=None):
             data=rows, kind="point", y=category, x="value", hue=series, col=panels, dodge=0.4 * (len(kinds) > 1),
             markers=["o", "s", "^", "D", "v", "P", "X"][: len(kinds)], linestyle="none", markersize=6, capsize=0.15,
             err_kws={"linewidth": 1}, errorbar=lambda v: verdict.interval(v)[1:], height=height,
-            aspect=width / height, palette="colorblind", legend_out=False,
+            aspect=width / height, palette="colorblind", legend_out=False, legend=len(kinds) > 1,
         )  # fmt: skip
         grid.set_axis_labels(xlabel, "")
         if panels:
             grid.set_titles("{col_var} {col_name}")
         if len(kinds) > 1:
-            sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1.1), ncol=len(kinds), title=None)
+            sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1 + 0.35 / height), ncol=len(kinds), title=None)
         return grid.figure

@@ -87,6 +87,7 @@ def fit(
                 after_epoch(model, epoch + 1)
         for module, mode in modes:
             module.training = mode
+    optimizer.zero_grad()  # leave no gradients behind
     history.seconds = time.perf_counter() - started
     return history
 

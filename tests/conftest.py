@@ -5,7 +5,7 @@ import torch
 
 from sparselib import data, models, training
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the cores are shared by the test processes
 
 
 def pytest_collection_modifyitems(items):

@@ -4,7 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparselib import data, detectors, masks, models, pruning, sensitivity
+from sparselib import baselines, data, detection, detectors, masks, models, pruning, sensnorm, vision
+
+vision.torchvision()
+pytorch_ood = pytest.importorskip("pytorch_ood.detector")
 
 
 def _one_at_a_time(net, x, y, norm):
@@ -22,20 +25,47 @@ def _one_at_a_time(net, x, y, norm):
 @pytest.mark.parametrize("norm", [1, 2, 5, torch.inf])
 def test_sensnorm_equals_single_sample_backward_passes(grouped, norm):
     x = torch.rand(9, 2, 8, 8, dtype=torch.float64)
-    y = grouped(x).argmax(1)
-    sparse = pruning.prune(grouped, "magnitude", 0.6)
-    for net in (grouped, sparse):
-        ours = sensitivity.snip_norm(net, x, y, norm=norm)
-        torch.testing.assert_close(ours, _one_at_a_time(net, x, y, norm), rtol=1e-10, atol=0)
+    for net in (grouped, pruning.prune(grouped, "magnitude", 0.6)):
+        ours = detectors.SensNorm(norm=norm).fit(net).score(x)
+        torch.testing.assert_close(ours, _one_at_a_time(net, x, net(x).argmax(1), norm), rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("name, channels, size", [("resnet8", 1, 28), ("lenet5", 1, 8), ("vgg16", 3, 32)])
 def test_sensnorm_on_every_kind_of_network(name, channels, size):
     net = models.build(name, in_channels=channels, num_classes=4, image_size=size, width=4).double()
     x = torch.rand(3, channels, size, size, dtype=torch.float64)
-    detector = detectors.build("sensnorm").fit(net)
     predicted = net.eval()(x).argmax(1)
-    torch.testing.assert_close(detector.score(x), _one_at_a_time(net, x, predicted, 2), rtol=1e-9, atol=0)
+    ours = detectors.SensNorm().fit(net).score(x)
+    torch.testing.assert_close(ours, _one_at_a_time(net, x, predicted, 2), rtol=1e-9, atol=0)
+
+
+def test_the_reference_is_the_mean_saliency_of_the_training_data(grouped):
+    x = torch.rand(7, 2, 8, 8, dtype=torch.float64)
+    train = data.Samples(torch.rand(11, 2, 8, 8, dtype=torch.float64), torch.arange(11) % 4, tuple("0123"), "t")
+
+    def saliency(xi, yi):
+        grouped.zero_grad()
+        F.cross_entropy(grouped(xi[None]), yi[None]).backward()
+        return torch.cat([(m.weight.grad * m.weight).detach().flatten() for m in masks.prunable(grouped).values()])
+
+    all_train = torch.stack([saliency(xi, yi) for xi, yi in zip(train.x, train.y, strict=True)])
+    all_test = torch.stack([saliency(xi, yi) for xi, yi in zip(x, grouped(x).argmax(1), strict=True)])
+    away = all_train.mean(0) - all_test
+    ours = detectors.SensNorm(reference="train", norm=1).fit(grouped, train).score(x)
+    torch.testing.assert_close(ours, away.norm(p=1, dim=1), rtol=1e-9, atol=0)
+    std = all_train.std(0, correction=0)
+    scaled = torch.where(std > 0, away / std, 0).norm(dim=1)
+    ours = detectors.SensNorm(reference="train", standardise=True).fit(grouped, train).score(x)
+    torch.testing.assert_close(ours, scaled, rtol=1e-7, atol=0)
+
+
+def test_views_average_the_scores_of_shifted_inputs(trained, test):
+    x = test.x[:6]
+    views = list(sensnorm._views(x, 4))
+    assert torch.equal(views[0], x) and len(views) == 4 and all(v.shape == x.shape for v in views)
+    single = detectors.SensNorm().fit(trained)
+    expected = torch.stack([single.score(v) for v in views]).mean(0)
+    torch.testing.assert_close(detectors.SensNorm(views=4).fit(trained).score(x), expected)
 
 
 def test_score_depends_on_neither_batch_nor_budget_nor_mode(trained, test):
@@ -47,41 +77,152 @@ def test_score_depends_on_neither_batch_nor_budget_nor_mode(trained, test):
     torch.testing.assert_close(detector.score(x), together, rtol=1e-6, atol=0)
     assert net.training
     alone = torch.cat([detector.score(xi[None]) for xi in x])
-    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-9)
-    tight = sensitivity.snip_norm(net, x, trained(x).argmax(1), budget=1)
-    torch.testing.assert_close(tight, together, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-9)
+    tight = detectors.build("sensnorm", budget=1).fit(net).score(x)
+    torch.testing.assert_close(tight, together, rtol=1e-4, atol=1e-9)
 
 
-def test_msp_and_energy_are_their_formulas(trained, test):
-    x = test.x[:30]
-    z = trained(x).detach()
-    p = z.exp() / z.exp().sum(1, keepdim=True)
-    torch.testing.assert_close(detectors.build("msp").fit(trained).score(x), -p.max(1).values)
-    energy = detectors.build("energy", temperature=2.0).fit(trained)
-    torch.testing.assert_close(energy.score(x), -2 * (z / 2).exp().sum(1).log())
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("msp", lambda net: pytorch_ood.MaxSoftmax(net)),
+        ("maxlogit", lambda net: pytorch_ood.MaxLogit(net)),
+        ("energy", lambda net: pytorch_ood.EnergyBased(net)),
+        ("entropy", lambda net: pytorch_ood.Entropy(net)),
+        ("odin", lambda net: pytorch_ood.ODIN(net)),
+    ],
+)
+def test_logit_scores_equal_pytorch_oods(trained, test, name, theirs):
+    net, x = copy.deepcopy(trained), test.x[:30]
+    ours = detectors.build(name).fit(net).score(x)
+    assert all(p.grad is None for p in net.parameters())
+    torch.testing.assert_close(ours, theirs(net).predict(x).detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_higher_is_more_anomalous(trained, test):
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("mahalanobis", lambda encoder, layer: pytorch_ood.Mahalanobis(encoder)),
+        ("knn", lambda encoder, layer: pytorch_ood.KNN(encoder)),
+        ("vim", lambda encoder, layer: pytorch_ood.ViM(encoder, 16, layer.weight, layer.bias)),
+        ("dice", lambda encoder, layer: pytorch_ood.DICE(encoder, layer.weight, layer.bias, 0.7)),
+        ("react", lambda encoder, layer: pytorch_ood.ReAct(encoder, layer)),
+    ],
+)
+def test_feature_scores_equal_pytorch_oods_own_fit(trained, train, test, name, theirs):
+    encoder, layer = trained[:-1], trained[-1]
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(train.x, train.y), batch_size=len(train))
+    with torch.no_grad():
+        expected = theirs(encoder, layer).fit(loader).predict(test.x[:30])
+    ours = detectors.build(name).fit(trained, train).score(test.x[:30])
+    torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_gradnorm_is_the_norm_of_the_last_layers_gradient(trained, test):
+    net, x = copy.deepcopy(trained).double(), test.x[:8].double()
+    expected = []
+    for xi in x:
+        net.zero_grad()
+        (-net(xi[None]).log_softmax(1)).sum().backward()  # targets are ones
+        expected.append(
+            (-net[-1].weight.grad.abs().sum(), -sum(m.weight.grad.abs().sum() for m in masks.prunable(net).values()))
+        )
+    last, everything = (torch.stack(v) for v in zip(*expected, strict=True))
+    torch.testing.assert_close(detectors.build("gradnorm").fit(net).score(x), last, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        detectors.build("gradnorm", layers="all").fit(net).score(x), everything, rtol=1e-9, atol=0
+    )
+
+
+def test_profile_is_a_mahalanobis_distance_of_log_sensitivities(trained, train, test):
+    detector = detectors.build("profile").fit(trained, train)
+    vectors = detector._vector(trained, test.x[:5])
+    layers = len(masks.prunable(trained))
+    assert vectors.shape == (5, 3 * layers)
+    first = torch.stack([_one_at_a_time(trained, test.x[:5], trained(test.x[:5]).argmax(1), 2)]).T
+    combined = vectors[:, :layers].exp().square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(combined.float(), first, rtol=1e-4, atol=1e-9)
+    away = vectors - detector.centre
+    torch.testing.assert_close(
+        detector.score(test.x[:5]), torch.einsum("ni,ij,nj->n", away, detector.precision, away).sqrt().float()
+    )
+    assert detector.score(torch.rand(50, 1, 8, 8)).median() > detector.score(test.x).median()
+
+
+@pytest.mark.parametrize("name", detectors.NAMES)
+def test_higher_is_more_anomalous_in_every_mode_and_for_no_inputs(trained, train, test, name):
     outliers = data.outliers("mixed", test, n=100).x
-    for name in detectors.NAMES:
-        detector = detectors.build(name).fit(trained)
-        assert detector.score(outliers).median() > detector.score(test.x[:100]).median(), name
-        assert detector.score(test.x[:0]).shape == (0,)
+    net = copy.deepcopy(trained)
+    detector = detectors.build(name).fit(net, train)
+    inside = detector.score(test.x[:100])
+    assert detector.score(outliers).median() > inside.median()
+    assert detector.score(test.x[:0]).shape == (0,)
+    net.train()
+    torch.testing.assert_close(detector.score(test.x[:100]), inside, rtol=1e-4, atol=1e-4)
+    assert net.training
 
 
-def test_bad_use_is_named(trained, test):
-    with pytest.raises(ValueError, match="unknown detector 'mspp'; did you mean 'msp'"):
-        detectors.build("mspp")
-    with pytest.raises(ValueError, match="unknown criterion 'magnitude'"):
-        detectors.SensNorm(criterion="magnitude")
-    with pytest.raises(ValueError, match=r"norm must be in \(0, inf\], got 0"):
-        detectors.SensNorm(norm=0)
-    with pytest.raises(RuntimeError, match="must be fitted before it scores"):
-        detectors.build("energy").score(test.x)
-    with pytest.raises(ValueError, match="x must be finite"):
-        detectors.build("msp").fit(trained).score(test.x * torch.nan)
+def _loader(samples, label=None):
+    y = samples.y if label is None else torch.full_like(samples.y, label)
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(samples.x, y), batch_size=100)
+
+
+def test_sensnorm_and_gradnorm_run_in_pytorch_oods_benchmark(trained, train, test):
+    from pytorch_ood.benchmark import Benchmark
+
+    class Digits(Benchmark):
+        ood_names = ["textures"]
+
+        def train_set(self):
+            return torch.utils.data.TensorDataset(train.x, train.y)
+
+        def test_sets(self, known=True, unknown=True):
+            outliers = data.outliers("textures", test, n=200)
+            inside = torch.utils.data.TensorDataset(test.x, test.y)
+            both = torch.cat([test.x, outliers.x]), torch.cat([test.y, outliers.y])
+            return [torch.utils.data.TensorDataset(*both)] if known and unknown else [inside]
+
+    for detector in (detectors.SensNorm(), detectors.GradNorm(), detectors.SensNorm(reference="train")):
+        adapted = baselines.as_pytorch_ood(detector, trained)
+        adapted.fit(_loader(train))
+        result = Digits().evaluate(adapted, loader_kwargs={"batch_size": 256}, device="cpu")
+        assert result[0]["AUROC"] > 0.5
+
+
+def test_foreign_networks_go_in_without_change():
+    torchvision = vision.torchvision()
+    x = torch.rand(3, 3, 32, 32)
+    for build in (torchvision.models.resnet18, torchvision.models.mobilenet_v3_small):
+        net = build(num_classes=5).eval()
+        for name in ("msp", "gradnorm", "sensnorm"):
+            assert detectors.build(name).fit(net).score(x).shape == (3,)
+    vit = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5
+    ).eval()
+    torch.nn.init.normal_(vit.heads.head.weight)  # it starts at zero, where nothing is sensitive
+    with pytest.warns(UserWarning, match="left out: .*in_proj_weight"):
+        scores = detectors.SensNorm().fit(vit).score(x)
+    assert scores.shape == (3,) and (scores > 0).all()
+
+
+def test_bad_use_is_named(trained, train, test):
+    for call, kind, message in [
+        (lambda: detectors.build("mspp"), ValueError, "unknown detector 'mspp'; did you mean 'msp'"),
+        (lambda: detectors.SensNorm(criterion="magnitude"), ValueError, "unknown criterion 'magnitude'"),
+        (lambda: detectors.SensNorm(norm=0), ValueError, r"norm must be in \(0, inf\], got 0"),
+        (lambda: detectors.SensNorm(reference="test"), ValueError, "reference must be None or 'train', got 'test'"),
+        (lambda: detectors.SensNorm(standardise=True), ValueError, "standardise needs reference='train'"),
+        (lambda: detectors.SensNorm(views=0), ValueError, "views must be at least 1"),
+        (lambda: detectors.build("energy").score(test.x), RuntimeError, "must be fitted before it scores"),
+        (lambda: detectors.build("knn").fit(trained), ValueError, "KNN needs training data to fit"),
+        (lambda: detectors.build("msp").fit(trained).score(test.x * torch.nan), ValueError, "x must be finite"),
+        (lambda: detection.head(torch.nn.Flatten()), ValueError, "no linear layer"),
+    ]:
+        with pytest.raises(kind, match=message):
+            call()
     broken = copy.deepcopy(trained)
     with torch.no_grad():
         broken[-1].bias[0] = torch.nan
-    with pytest.raises(ValueError, match="logits that are NaN"):
-        detectors.build("sensnorm").fit(broken).score(test.x[:3])
+    for name in ("msp", "sensnorm"):
+        with pytest.raises(ValueError, match="NaN"):
+            detectors.build(name).fit(broken).score(test.x[:3])

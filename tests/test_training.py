@@ -9,7 +9,6 @@ def _net(seed=0):
 
 
 def test_training_learns_is_seeded_and_leaves_the_global_state(train, test):
-    torch.set_num_threads(1)  # the same sums in the same order
     nets = [_net(), _net(), _net()]
     state = torch.random.get_rng_state()
     histories = [
@@ -20,7 +19,6 @@ def test_training_learns_is_seeded_and_leaves_the_global_state(train, test):
     assert not torch.equal(nets[0][1].weight, nets[2][1].weight)
     assert histories[0].loss[-1] < 0.3 * histories[0].loss[0]
     assert training.accuracy(nets[0], test) > 0.9
-    torch.set_num_threads(2)
 
 
 def test_accuracy_is_the_share_of_right_answers_whatever_the_batch(trained, test):

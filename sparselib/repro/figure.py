@@ -8,6 +8,7 @@ run.show(fig, name="fig-sensnorm", caption="…", alt="…")
 import html
 import inspect
 import io
+import json
 import os
 import time
 
@@ -81,6 +82,20 @@ class Run:
         """Show a table: `rows` of cells, texts or numbers already rounded, under `head`."""
         lines = [head, ["---"] * len(head), *rows]
         display(Markdown("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)))
+
+    def explorer(self, kind, data, label):
+        """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
+
+        Without the book's script, in a plain notebook, `label` says what would be there.
+        """
+        content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+        display(
+            HTML(
+                f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{html.escape(label)}">'
+                f'<p class="fallback">{html.escape(label)} (interactive in the rendered book)</p>'
+                f'<script type="application/json">{content}</script></div>'
+            )
+        )
 
     def _origin(self):
         p = self.parameters

@@ -60,7 +60,8 @@ def why_stale(parameters, path):
     for name, value in new["parameters"].items():
         if old["parameters"].get(name) != value:
             changed.append(f"{name}: {old['parameters'].get(name)} → {value}")
-    changed += [f"{n.removeprefix('sparselib.')} changed" for n in source.changes(old["code"], new["code"])]
+    if names := source.changes(old["code"], new["code"]):
+        changed.append(f"{source.summary(names)} changed")
     if not changed and old["cells"] != new["cells"]:
         changed.append("its cells changed")
     return "; ".join(changed) or None

@@ -277,10 +277,30 @@ class TicketsLesson(Lesson):
     notebook: ClassVar[str] = "tickets"
 
 
+class RobustnessLesson(Lesson):
+    """Attacks, shifts and certificates on one small network."""
+
+    notebook: ClassVar[str] = "robustness"
+
+
+class DetectionLesson(Lesson):
+    """Scores, thresholds and the metrics of anomaly detection."""
+
+    notebook: ClassVar[str] = "detection"
+
+
+class SensnormLesson(Lesson):
+    """SensNorm derived step by step."""
+
+    notebook: ClassVar[str] = "sensnorm"
+
+
 FIGURES = {model.notebook: model for model in (Quickstart, Sensnorm)}
-LESSONS = {
-    model.notebook: model for model in (SparsityLesson, CriteriaLesson, StructureLesson, SchedulesLesson, TicketsLesson)
-}
+_ALL_LESSONS = (
+    *(SparsityLesson, CriteriaLesson, SchedulesLesson, StructureLesson, TicketsLesson),
+    *(RobustnessLesson, DetectionLesson, SensnormLesson),
+)
+LESSONS = {model.notebook: model for model in _ALL_LESSONS}
 PAGES = {**FIGURES, **LESSONS}
 
 

@@ -138,7 +138,7 @@ def reason(cell, store):
     if old["code"] != new["code"]:
         known = store.code(old["code"])
         names = source.changes(known, cell.code()) if known else ["code"]
-        changed.append(", ".join(n.removeprefix("sparselib.") for n in names[:3]) + (" …" if len(names) > 3 else ""))
+        changed.append(source.summary(names))
     if old["data"] != new["data"]:
         changed.append("data")
     changed += [

@@ -20,6 +20,7 @@ TABLES = {
     f"{NAME}.data.SYNTHETIC",
     f"{NAME}.detectors.DETECTORS",
     f"{NAME}.models.MODELS",
+    f"{NAME}.shift_kinds.SHIFTS",
 }
 MACHINERY = {f"{NAME}.repro.{m}" for m in ("parameters", "project", "runner", "source", "store")}
 
@@ -178,3 +179,9 @@ def digest(symbols):
 def changes(old, new):
     """Return the sorted names whose digests differ between two dicts."""
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def summary(names):
+    """Return the first few of the changed names, in words."""
+    short = [name.removeprefix(f"{NAME}.") for name in names]
+    return ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")

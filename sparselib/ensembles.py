@@ -1,0 +1,65 @@
+"""Deep ensembles: networks that vote with their probabilities (Lakshminarayanan et al. 2017, arXiv 1612.01474)."""
+
+import math
+
+import torch
+from torch import nn
+
+from sparselib import checks
+from sparselib.models import evaluating
+
+
+class Ensemble(nn.Module):
+    """The mean of the members' probabilities as one network, so that it can be attacked, certified and scored.
+
+    Its logits are log p̄ with p̄ = (1/M)·Σ_m softmax(z_m): their softmax is p̄ itself.
+
+    Args:
+        members: at least 1 network from (N, C, H, W) to logits (N, K), dense or sparse, of any architecture, all with
+            the same K. They are shared, not copied.
+    Raises: TypeError when a member is not an nn.Module; ValueError for no members, or, in use, when K differs.
+    """
+
+    def __init__(self, members):
+        super().__init__()
+        members = list(members)
+        if not members:
+            raise ValueError("members must hold at least 1 network, got none")
+        for position, member in enumerate(members):
+            if not isinstance(member, nn.Module):
+                raise TypeError(f"members[{position}] must be an nn.Module, got {type(member).__name__}")
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x):
+        """Return log p̄ (N, K), computed without leaving the logarithms: finite however sure the members are."""
+        return self._mean(self._log_probabilities(x))
+
+    def disagreement(self, x, *, batch_size=512):
+        """Return the mutual information (N,) in [0, log M] between the class and the member, in nats.
+
+        H(p̄) − (1/M)·Σ_m H(p_m): 0 when all members say the same, log M when each is sure of another class. It leaves
+        out what every member is unsure of (Depeweg et al. 2018, https://arxiv.org/abs/1710.07283). In eval mode,
+        without gradients; modes are given back as found.
+        """
+        checks.images(x)
+        checks.integer("batch_size", batch_size, low=1)
+        with evaluating(self), torch.no_grad():
+            return torch.cat([self._information(self._log_probabilities(part)) for part in x.split(batch_size)])
+
+    def _log_probabilities(self, x):
+        logits = [member(x) for member in self.members]
+        shapes = [tuple(z.shape) for z in logits]  # shapes only: looking at values would rule out torch.func.vmap
+        if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+            raise ValueError(f"members must all give logits (N, K) for the same K classes, got shapes {shapes}")
+        return torch.stack(logits).log_softmax(2)  # (M, N, K)
+
+    def _mean(self, log_p):
+        return log_p.logsumexp(0) - math.log(len(self.members))  # (N, K)
+
+    def _information(self, log_p):
+        own = _entropy(log_p).mean(0)  # (N,)
+        return (_entropy(self._mean(log_p)) - own).clamp_min(0)  # rounding can make it −1e-8
+
+
+def _entropy(log_p):
+    return -(log_p.exp() * log_p).sum(-1)

@@ -1,0 +1,426 @@
+"""Per-sample gradients of weights from one forward and one backward pass, formed a block at a time.
+
+A layer with input a and output y receives, in the backward pass of the summed losses, δ = ∂(Σ_n L_n)/∂y. In eval mode
+samples do not meet, so row n of δ is ∂L_n/∂y, and the gradient of L_n for the layer's weight is
+
+    g_n = Σ_p δ_np u_npᵀ        p: positions of a convolution (u_np: the patch under it), tokens of a linear layer
+
+Autograd is never asked for the weights' own gradients. Where a weight acts in another way than through calls of its
+layer (it is handed to a function, or the layer folds the batch into other dimensions), `functional` differentiates
+sample by sample instead.
+"""
+
+import math
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.utils import parametrize
+
+from sparselib import checks, masks
+from sparselib.models import evaluating
+
+CONVOLUTIONS = {nn.Conv1d: nn.grad.conv1d_weight, nn.Conv2d: nn.grad.conv2d_weight, nn.Conv3d: nn.grad.conv3d_weight}
+
+
+@dataclass
+class Weight:
+    """A prunable weight (O, …): its name, the layers that share it, and the parameter behind it with its own name.
+
+    `parameter` is None where a parametrization other than a mask computes the weight. `value` is what the network
+    computes with: masked, where there is a mask.
+    """
+
+    name: str
+    layers: list
+    parameter: nn.Parameter | None
+    key: str | None
+    value: torch.Tensor
+    channels_last: bool = False  # the strides of `gradients`, which go by the sizes of the layers' inputs
+
+    def settle(self, calls):
+        """Choose the strides of gradients from these calls, and give them to the weight's present value."""
+        if calls:
+            self.channels_last = all(_channels_last(call) for call in calls)
+            self.value = self.arranged(self.layers[0].weight.detach())
+
+    def arranged(self, tensor):
+        """Return a tensor in the shape of the weight with the strides of its gradients, which makes products fast."""
+        return tensor.movedim(1, -1).contiguous().movedim(-1, 1) if self.channels_last else tensor
+
+    @property
+    def parameters(self):
+        return [p for m in self.layers for p in m.parameters()] if self.parameter is None else [self.parameter]
+
+
+@dataclass
+class Call:
+    """One use of a weight by a layer: the input a (N, …), the gradient δ of the output, where asked the output y."""
+
+    weight: Weight
+    layer: nn.Module
+    a: torch.Tensor
+    shape: torch.Size  # of the output
+    y: torch.Tensor | None
+    version: int
+    edge: torch.autograd.graph.GradientEdge | None
+    delta: torch.Tensor | None = None
+
+    @property
+    def linear(self):
+        return isinstance(self.layer, nn.Linear)
+
+    @property
+    def groups(self):
+        return 1 if self.linear else self.layer.groups
+
+    def keeps_samples(self, n):
+        """Whether the first dimension can only be that of the n samples."""
+        if self.linear:  # (N, F), or (N, …, F), but not (…, N, F)
+            return len(self.shape) > 1 and self.shape[0] == n and n not in self.shape[1:-1]
+        return len(self.shape) == self.weight.value.ndim and self.shape[0] == n
+
+    @property
+    def positions(self):
+        return self.shape[1:].numel() // len(self.weight.value)
+
+
+def select(model, layers="all"):
+    """Return the model's prunable weights, each once: "all", the "last", or those of the given names."""
+    if isinstance(layers, str):
+        checks.choice("layers", layers, ("all", "last"), also=", or a list of weight names")
+    keys = {id(p): key for key, p in model.named_parameters()}
+    found = {}
+    for name, layer in masks.prunable(model).items():
+        parameter = _parameter(layer)
+        identity = id(layer if parameter is None else parameter)
+        weight = Weight(name, [], parameter, keys.get(id(parameter)), layer.weight.detach())
+        found.setdefault(identity, weight).layers.append(layer)
+    weights = {w.name: w for w in found.values()}
+    if isinstance(layers, str):
+        return list(weights.values()) if layers == "all" else list(weights.values())[-1:]
+    return [weights[checks.choice("layer", name, weights)] for name in layers]
+
+
+def _parameter(layer):
+    if not parametrize.is_parametrized(layer, "weight"):
+        return layer._parameters.get("weight")
+    masked = all(isinstance(step, masks.Mask) for step in layer.parametrizations.weight)
+    return masks.original(layer) if masked else None
+
+
+@contextmanager
+def prepared(model, weights):
+    """Run a block in eval mode where only these weights require gradients; leave no trace on model or random state.
+
+    Raises ValueError for a batch-norm without running statistics: its samples depend on one another.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"model must keep running statistics, or samples are not apart: batch-norm {name!r} does not"
+            )
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    wanted = {id(p) for w in weights for p in w.parameters}
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with evaluating(model), torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        try:
+            for p, _ in flags:
+                p.requires_grad_(id(p) in wanted)
+            yield
+        finally:
+            for p, flag in flags:
+                p.requires_grad_(flag)
+
+
+class TooLarge(Exception):
+    """A pass would hold more than its limit."""
+
+
+class Pass:
+    """A forward pass over x (N, …) that remembers how the weights took part. Needs `prepared`.
+
+    Attributes: logits (N, K); odd, the names of weights whose gradient the calls of their layers do not tell; held,
+    the bytes of layer inputs and outputs, of what autograd keeps, and of what `backward` will add.
+    Raises TooLarge as soon as held is above `limit`, unless N is 1.
+    """
+
+    def __init__(self, model, weights, x, *, keep_outputs=False, limit=math.inf):
+        self._calls, self._n, self.held = {w.name: [] for w in weights}, len(x), 0
+        self._limit, self._storages = limit if len(x) > 1 else math.inf, set()
+        # Every forward pass stores the weights as well: they do not count.
+        self._shapes = {shape for w in weights for shape in (w.value.shape, w.value.shape[::-1])}
+        handles = []
+        try:
+            for weight in weights:
+                for layer in weight.layers:  # before other hooks, which may replace the output
+                    hook = self._recorder(weight, keep_outputs)
+                    handles.append(layer.register_forward_hook(hook, with_kwargs=True, prepend=True))
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self._count, _unchanged):
+                self._z = checks.logits(model(x), x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.logits = self._z.detach()
+        reached, uses = _graph(self._z.grad_fn)
+        self.odd = {w.name for w in weights if _is_odd(w, self._calls[w.name], reached, uses, len(x))}
+        for weight in weights:
+            weight.settle(self._calls[weight.name])
+
+    def _count(self, tensor):
+        if tensor.shape not in self._shapes:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._storages:
+                self._storages.add(storage.data_ptr())
+                self._hold(storage.nbytes())
+        return tensor.detach()  # X
+
+    def _hold(self, size):
+        self.held += size
+        if self.held > self._limit:
+            raise TooLarge
+
+    def _recorder(self, weight, keep_outputs):
+        def record(layer, args, kwargs, out):
+            if not (torch.is_grad_enabled() and out.requires_grad):
+                return
+            a = args[0] if args else kwargs["input"]
+            # The edge and the version are taken now: an activation may write into `out` later.
+            edge = torch.autograd.graph.get_gradient_edge(out)
+            call = Call(
+                weight, layer, a.detach(), out.shape, out.detach() if keep_outputs else None, out._version, edge
+            )
+            self._calls[weight.name].append(call)
+            self._hold(out.nbytes)  # δ
+            self._count(a)
+            self._count(out)
+
+        return record
+
+    def backward(self, gradient):
+        """Given ∂L_n/∂logits (N, K), return {weight name: [Call]} of the calls that L depends on. Once only."""
+        by_name = self._calls
+        calls = [call for own in by_name.values() for call in own]
+        if calls and self._z.requires_grad:
+            deltas = torch.autograd.grad(self._z, [c.edge for c in calls], gradient, allow_unused=True)
+            for call, delta in zip(calls, deltas, strict=True):
+                call.delta, call.edge = delta, None
+        self.forget()
+        return {name: [c for c in own if c.delta is not None] for name, own in by_name.items()}
+
+    def forget(self):
+        """Let go of everything but logits, odd and held."""
+        self._calls = self._z = None
+
+
+def _unchanged(tensor):
+    return tensor
+
+
+def _graph(root):
+    """Return the autograd functions from `root` back, and how many of their edges lead to each leaf, by its id."""
+    reached, uses, stack = {root}, Counter(), [root] if root is not None else []
+    while stack:
+        for function, _ in stack.pop().next_functions:
+            if type(function).__name__ == "AccumulateGrad":
+                uses[id(function.variable)] += 1
+            elif function is not None and function not in reached:
+                reached.add(function)
+                stack.append(function)
+    return reached, uses
+
+
+def _is_odd(weight, calls, reached, uses, n):
+    live = [c for c in calls if c.edge.node in reached]
+    if weight.parameter is not None and uses[id(weight.parameter)] > len(live):
+        return True  # used elsewhere too
+    return any(not c.keeps_samples(n) or not _standard(c.layer) for c in live) or (
+        len(weight.layers) > 1 and any(parametrize.is_parametrized(m) for m in weight.layers)  # one mask each
+    )
+
+
+def _standard(layer):
+    """Whether the layer computes what its base class says."""
+    base = nn.Linear if isinstance(layer, nn.Linear) else next(c for c in CONVOLUTIONS if isinstance(layer, c))
+    methods = ("forward",) if base is nn.Linear else ("forward", "_conv_forward")
+    return all(n not in vars(layer) and getattr(type(layer), n) is getattr(base, n) for n in methods)
+
+
+def channel_sums(calls):
+    """Return Σ_p δ_nop (y_nop − b_o) = Σ_k θ_ok g_nok, the saliency of whole output units: (N, O)."""
+    return _total(_channel_sum(call) for call in calls)
+
+
+def _channel_sum(call):
+    layer, y, bias = call.layer, call.y, call.layer.bias
+    if y._version != call.version:  # an activation has overwritten the output
+        weight = call.weight.value
+        y = F.linear(call.a, weight) if call.linear else layer._conv_forward(call.a, weight, None)
+    elif bias is not None:
+        y = y - (bias if call.linear else bias.view(-1, *[1] * (y.ndim - 2)))
+    if call.linear:
+        return (call.delta * y).reshape(len(y), -1, y.shape[-1]).sum(1)
+    return torch.linalg.vecdot(call.delta.flatten(2), y.flatten(2))
+
+
+def outer_factors(calls):
+    """Return δ (N, O) and u (N, K) where every g_n is the one outer product δ_n u_nᵀ, else None."""
+    if len(calls) != 1 or calls[0].positions != 1 or calls[0].groups != 1:
+        return None
+    delta, u = _matrices(calls[0], slice(None))
+    return delta.squeeze(2), u.squeeze(1)
+
+
+def gradients(calls, limit):
+    """Yield (rows, units, g): the gradients g (n, o, …) for a slice of the samples and a slice of the output units.
+
+    A block is new memory, of about `limit` bytes or one unit of one sample, and so are the patches that it is made
+    from; its strides are those of the weight's value. Every sample and unit is covered once, samples in order.
+    """
+    shape, n, size = calls[0].weight.value.shape, len(calls[0].delta), calls[0].delta.element_size()
+    units, k = shape[0], shape[1:].numel()
+    patches = sum(c.groups * k * c.positions for c in calls) * size  # of one sample
+    if all(_zero_padded(c) and (_folds(c) or patches > limit) for c in calls):
+        for rows in slices(n, limit // (units * k * size)):
+            yield rows, slice(0, units), _total(_folded(c, rows) for c in calls)
+        return
+    whole, last = max(c.groups for c in calls) > 1, calls[0].weight.channels_last
+    for rows in slices(n, limit // max(patches, (units if whole else min(units, 32)) * k * size)):
+        m = rows.stop - rows.start
+        factors = [_matrices(c, rows, last) for c in calls]  # (m·groups, O/groups, P), (m·groups, P, K)
+        for block in [slice(0, units)] if whole else slices(units, limit // (m * k * size)):
+            g = _total(torch.bmm(d[:, block], u) for d, u in factors)
+            if last:
+                yield rows, block, g.view(m, -1, *shape[2:], shape[1]).movedim(-1, 2)
+            else:
+                yield rows, block, g.view(m, -1, *shape[1:])
+
+
+def slices(total, step):
+    """Cut range(total) into slices of at most `step` (at least 1), as equal as can be."""
+    count = -(-total // max(1, min(total, step)))
+    edges = [total * i // count for i in range(count + 1)] if count else []
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _total(parts):
+    first, *others = parts
+    for other in others:
+        first += other
+    return first
+
+
+def _matrices(call, rows, last=False):
+    """Return δ (n·groups, O/groups, P) and the patches u (n·groups, P, K) of some samples.
+
+    The K values of a patch lie as in the weight, or with the channels last.
+    """
+    layer, a, delta, groups = call.layer, call.a[rows], call.delta[rows], call.groups
+    n = len(delta)
+    if call.linear:
+        return delta.reshape(n, -1, delta.shape[-1]).transpose(1, 2), a.reshape(n, -1, a.shape[-1])
+    dims = len(layer.kernel_size)
+    padding = _padding(layer)
+    if last:
+        a, padding = a.movedim(1, -1), [0, 0, *padding]  # (n, *space, C)
+    if any(padding):
+        a = F.pad(a, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    first = 1 if last else 2
+    for i in range(dims):
+        span = (layer.kernel_size[i] - 1) * layer.dilation[i] + 1
+        a = a.unfold(first + i, span, layer.stride[i])[..., :: layer.dilation[i]]
+    # All patches as a view, copied by reshape. F.unfold knows only images, no groups, and takes several times as long.
+    positions, kernel = range(first, first + dims), range(2 + dims, 2 + 2 * dims)
+    delta = delta.reshape(n * groups, delta.shape[1] // groups, -1)
+    if last:
+        return delta, a.permute(0, *positions, *kernel, 1 + dims).reshape(n, call.positions, -1)
+    return delta, a.permute(0, 1, *kernel, *positions).reshape(n * groups, -1, call.positions).transpose(1, 2)
+
+
+def _padding(layer):
+    """Return the padding as F.pad takes it: last dimension first, both sides."""
+    if layer.padding == "valid":
+        return [0] * (2 * len(layer.kernel_size))
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return [p for p in reversed(layer.padding) for _ in range(2)]
+
+
+def _zero_padded(call):
+    return not call.linear and call.layer.padding_mode == "zeros" and not isinstance(call.layer.padding, str)
+
+
+def _channels_last(call):
+    """Whether patches are copied faster with the channels last: rows of few pixels, many channels (measured)."""
+    shape = call.weight.value.shape
+    return (
+        not call.linear and call.groups == 1 and call.layer.padding_mode == "zeros"
+        and shape[2:].numel() > 1 and shape[1] >= 8 and call.shape[-1] <= 16 and call.positions > 1 and not _folds(call)
+    )  # fmt: skip
+
+
+def _folds(call):
+    """Whether a grouped convolution beats a product with the patches (measured).
+
+    It does in oneDNN, for channels by eights, where the patches are several times as large as the gradient.
+    """
+    shape = call.weight.value.shape
+    return (
+        call.a.device.type == "cpu" and call.a.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        and shape[2:].numel() > 1 and (shape[1] % 8 == 0 or shape[1] == 1 < call.groups)
+        and call.positions >= 4 * shape[0] // call.groups
+    )  # fmt: skip
+
+
+def _folded(call, rows):
+    """Return g (n, O, …) as the weight gradient of one convolution whose groups are the samples' groups."""
+    layer, a, delta = call.layer, call.a[rows], call.delta[rows]
+    n, shape = len(a), call.weight.value.shape
+    weight_gradient = next(f for base, f in CONVOLUTIONS.items() if isinstance(layer, base))
+    g = weight_gradient(
+        a.reshape(1, -1, *a.shape[2:]), (n * shape[0], *shape[1:]), delta.reshape(1, -1, *delta.shape[2:]),
+        layer.stride, layer.padding, layer.dilation, n * layer.groups,
+    )  # fmt: skip
+    return g.view(n, *shape)
+
+
+def functional(model, weights, x, objective, *arguments, order=1, chunk=1):
+    """Yield (rows, {weight name: (n, *shape)}): derivatives of f_n(θ) = objective(logits_n, *arguments_n).
+
+    Args:
+        objective: function of logits (1, K) and one row of each argument (1, …), to a number.
+        order: 1 for the gradient g_n; 2 for H_n g_n, the gradient of ½‖g_n‖², H_n the Hessian over these weights.
+        chunk: samples at a time.
+    Raises: ValueError where a weight is not a parameter, or (order 2) an operation has no second derivative.
+    """
+    unknown = [w.name for w in weights if w.key is None]
+    if unknown:
+        raise ValueError(f"model has weights under a parametrization that is not a mask: {', '.join(unknown)}")
+    chosen = {w.key: w.parameter.detach() for w in weights}
+    rest = {k: p.detach() for k, p in model.named_parameters() if k not in chosen} | dict(model.named_buffers())
+
+    def value(chosen, xi, *args):
+        z = functional_call(model, (chosen, rest), (xi.unsqueeze(0),))
+        return objective(z, *(a.unsqueeze(0) for a in args))
+
+    def half_square(chosen, *args):
+        return sum(g.square().sum() for g in grad(value)(chosen, *args).values()) / 2
+
+    derivative = vmap(grad(value if order == 1 else half_square), in_dims=(None,) + (0,) * (1 + len(arguments)))
+    for rows in slices(len(x), chunk):
+        try:
+            # Fused attention has no second derivative and no batching rule.
+            with warnings.catch_warnings(), nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+                warnings.filterwarnings("ignore", "There is a performance drop")  # vmap, of rare operations
+                found = derivative(chosen, x[rows], *(a[rows] for a in arguments))
+        except (NotImplementedError, RuntimeError) as error:
+            if order == 1 or "derivative for" not in str(error):
+                raise
+            raise ValueError(f"model has an operation without a second derivative: {error}") from error
+        yield rows, {w.name: found[w.key] for w in weights}
