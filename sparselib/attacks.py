@@ -48,7 +48,8 @@ def pgd(
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
             higher loss. What is finished costs nothing more: it leaves the batch, and further restarts go on with
             the rest only. Enough to measure accuracy; the points are less extreme, so not for measuring detection.
-        seed: of the starts. The start of an input depends on its place in the batch, never on the other inputs.
+        seed: of the starts. That of an input depends on its place in the batch and the size of the batch, never on what
+            the other inputs are.
     Returns: (N, C, H, W) in [0, 1], no further than eps from x.
     """
     x, y = _checked(x, y, eps, norm)

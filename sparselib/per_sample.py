@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class Weight:
         return [p for m in self.layers for p in m.parameters()] if self.parameter is None else [self.parameter]
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One use of a weight by a layer: the input a (N, …), the gradient δ of the output, where asked the output y."""
 
@@ -69,6 +70,7 @@ class Call:
     y: torch.Tensor | None
     version: int
     edge: torch.autograd.graph.GradientEdge | None
+    follows: bool  # a depends on another weight
     delta: torch.Tensor | None = None
 
     @property
@@ -142,6 +144,36 @@ class TooLarge(Exception):
     """A pass would hold more than its limit."""
 
 
+class _Meter:
+    """Counts the bytes that a pass holds; keeps what autograd saves, in place of autograd."""
+
+    def __init__(self, weights, limit):
+        self.held, self.limit, self.storages = 0, limit, set()
+        self.weights = {shape for w in weights for shape in (w.value.shape, w.value.shape[::-1])}  # held in any case
+
+    def add(self, size):
+        self.held += size
+        if self.held > self.limit:
+            raise TooLarge
+
+    def count(self, tensor):
+        storage = tensor.untyped_storage()
+        if tensor.shape not in self.weights and storage.data_ptr() not in self.storages:
+            self.storages.add(storage.data_ptr())
+            self.add(storage.nbytes())
+
+    def pack(self, tensor):
+        self.count(tensor)
+        return tensor.detach(), tensor._version
+
+    @staticmethod
+    def unpack(saved):
+        tensor, version = saved
+        if tensor._version != version:  # as autograd itself would
+            raise RuntimeError("model overwrites a tensor that its gradient needs")
+        return tensor
+
+
 class Pass:
     """A forward pass over x (N, …) that remembers how the weights took part. Needs `prepared`.
 
@@ -151,75 +183,89 @@ class Pass:
     """
 
     def __init__(self, model, weights, x, *, keep_outputs=False, limit=math.inf):
-        self._calls, self._n, self.held = {w.name: [] for w in weights}, len(x), 0
-        self._limit, self._storages = limit if len(x) > 1 else math.inf, set()
-        # Every forward pass stores the weights as well: they do not count.
-        self._shapes = {shape for w in weights for shape in (w.value.shape, w.value.shape[::-1])}
+        self._calls = {w.name: [] for w in weights}
+        # No reference from the meter to the calls: autograd's graph keeps it, and the calls keep the graph.
+        meter = _Meter(weights, limit if len(x) > 1 else math.inf)
         handles = []
         try:
             for weight in weights:
                 for layer in weight.layers:  # before other hooks, which may replace the output
-                    hook = self._recorder(weight, keep_outputs)
+                    hook = self._recorder(weight, meter, keep_outputs)
                     handles.append(layer.register_forward_hook(hook, with_kwargs=True, prepend=True))
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self._count, _unchanged):
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(meter.pack, meter.unpack):
                 self._z = checks.logits(model(x), x)
         finally:
             for handle in handles:
                 handle.remove()
-        self.logits = self._z.detach()
+        self.logits, self.held = self._z.detach(), meter.held
         reached, uses = _graph(self._z.grad_fn)
-        self.odd = {w.name for w in weights if _is_odd(w, self._calls[w.name], reached, uses, len(x))}
         for weight in weights:
+            self._calls[weight.name] = [c for c in self._calls[weight.name] if c.edge.node in reached]
             weight.settle(self._calls[weight.name])
+        self.odd = {w.name for w in weights if _is_odd(w, self._calls[w.name], uses, len(x))}
+        # An input that requires a gradient does so for a weight before it; unless something else in the model does.
+        self._follow = not self.odd and uses.keys() <= {id(p) for w in weights for p in w.parameters}
 
-    def _count(self, tensor):
-        if tensor.shape not in self._shapes:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in self._storages:
-                self._storages.add(storage.data_ptr())
-                self._hold(storage.nbytes())
-        return tensor.detach()  # X
-
-    def _hold(self, size):
-        self.held += size
-        if self.held > self._limit:
-            raise TooLarge
-
-    def _recorder(self, weight, keep_outputs):
+    def _recorder(self, weight, meter, keep_outputs):
         def record(layer, args, kwargs, out):
             if not (torch.is_grad_enabled() and out.requires_grad):
                 return
             a = args[0] if args else kwargs["input"]
+            y = out.detach() if keep_outputs else None
             # The edge and the version are taken now: an activation may write into `out` later.
             edge = torch.autograd.graph.get_gradient_edge(out)
-            call = Call(
-                weight, layer, a.detach(), out.shape, out.detach() if keep_outputs else None, out._version, edge
-            )
+            call = Call(weight, layer, a.detach(), out.shape, y, out._version, edge, a.requires_grad)
             self._calls[weight.name].append(call)
-            self._hold(out.nbytes)  # δ
-            self._count(a)
-            self._count(out)
+            meter.add(out.nbytes)  # δ
+            meter.count(a)
+            meter.count(out)
 
         return record
 
-    def backward(self, gradient):
-        """Given ∂L_n/∂logits (N, K), return {weight name: [Call]} of the calls that L depends on. Once only."""
-        by_name = self._calls
-        calls = [call for own in by_name.values() for call in own]
-        if calls and self._z.requires_grad:
-            deltas = torch.autograd.grad(self._z, [c.edge for c in calls], gradient, allow_unused=True)
-            for call, delta in zip(calls, deltas, strict=True):
-                call.delta, call.edge = delta, None
-        self.forget()
-        return {name: [c for c in own if c.delta is not None] for name, own in by_name.items()}
+    def backward(self, gradient, take):
+        """Given ∂L_n/∂logits (N, K), call `take(weight name, calls)` for every weight that is not odd. Once only.
+
+        Each as soon as the backward pass has its δ, so that inputs and δ can go; calls without one are left out.
+        """
+        waiting = {name: calls for name, calls in self._calls.items() if name not in self.odd}
+        calls = [c for own in waiting.values() for c in own]
+        ends = [c for c in calls if not (self._follow and c.follows)]
+
+        def arrive(call, delta):
+            call.delta, call.edge = delta, None
+            own = waiting[call.weight.name]
+            if all(c.delta is not None for c in own):
+                take(call.weight.name, waiting.pop(call.weight.name))
+                own.clear()
+
+        handles = []
+        try:
+            for call in calls:
+                if call not in ends:
+                    hook = _at_output(call.edge.output_nr, partial(arrive, call))
+                    handles.append(call.edge.node.register_prehook(hook))
+            deltas = torch.autograd.grad(self._z, [c.edge for c in ends], gradient, allow_unused=True) if ends else ()
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.forget()
+        for call, delta in zip(ends, deltas, strict=True):
+            if delta is not None:
+                arrive(call, delta)
+        for name in list(waiting):
+            take(name, [c for c in waiting.pop(name) if c.delta is not None])
 
     def forget(self):
         """Let go of everything but logits, odd and held."""
         self._calls = self._z = None
 
 
-def _unchanged(tensor):
-    return tensor
+def _at_output(number, arrive):
+    def hook(gradients):
+        if gradients[number] is not None:
+            arrive(gradients[number])
+
+    return hook
 
 
 def _graph(root):
@@ -235,11 +281,10 @@ def _graph(root):
     return reached, uses
 
 
-def _is_odd(weight, calls, reached, uses, n):
-    live = [c for c in calls if c.edge.node in reached]
-    if weight.parameter is not None and uses[id(weight.parameter)] > len(live):
+def _is_odd(weight, calls, uses, n):
+    if weight.parameter is not None and uses[id(weight.parameter)] > len(calls):
         return True  # used elsewhere too
-    return any(not c.keeps_samples(n) or not _standard(c.layer) for c in live) or (
+    return any(not c.keeps_samples(n) or not _standard(c.layer) for c in calls) or (
         len(weight.layers) > 1 and any(parametrize.is_parametrized(m) for m in weight.layers)  # one mask each
     )
 

@@ -89,14 +89,17 @@ def _profile(
     inverse = {name: torch.where(s > 0, 1 / s, 0) for name, s in scale.items()}
     columns = {weight.name: column for column, weight in enumerate(weights)}
     values = torch.zeros(len(x), len(weights), dtype=torch.float64, device=x.device)
+
+    def take(saliency):
+        name = saliency.weight.name
+        for tensors in (reference, inverse) if criterion != "snap" else ():
+            if name in tensors:
+                tensors[name] = saliency.weight.arranged(tensors[name])
+        found = _layer_norm(saliency, reference.get(name), inverse.get(name), norm)
+        values[saliency.rows, columns[name]] = found * saliency.unit
+
     with per_sample.prepared(model, weights):
-        for saliency in measure.saliencies(model, weights, x, y, rescale=not reference):
-            name = saliency.weight.name
-            for tensors in (reference, inverse):
-                if name in tensors and criterion != "snap":
-                    tensors[name] = saliency.weight.arranged(tensors[name])
-            found = _layer_norm(saliency, reference.get(name), inverse.get(name), norm)
-            values[saliency.rows, columns[name]] = found * saliency.unit
+        measure.saliencies(model, weights, x, y, take, rescale=not reference)
     for name, column in zip(columns, values.T, strict=True):
         if not torch.isfinite(column).all():
             raise ValueError(f"{criterion} saliency of {name} is not finite")
@@ -115,17 +118,20 @@ def moments(model, x, y=None, *, criterion="snip", target="predicted", per_loss=
         raise ValueError("moments need at least one sample, got an empty batch")
     mean = {w.name: torch.zeros(_shape(w, criterion), dtype=torch.float64, device=x.device) for w in weights}
     squares = {name: torch.zeros_like(m) for name, m in mean.items()}  # Σ (S_n − mean)²
+
+    def take(saliency):
+        m, m2 = mean[saliency.weight.name], squares[saliency.weight.name]
+        for rows, units, s in saliency.blocks:
+            # Chan et al. 1983: two sets of samples of sizes a and b make one.
+            a, b = saliency.rows.start + rows.start, len(s)
+            s = s.double()
+            own = s.mean(0)
+            difference = own - m[units]
+            m[units] += difference * (b / (a + b))
+            m2[units] += s.sub_(own).square_().sum(0) + difference.square_() * (a * b / (a + b))
+
     with per_sample.prepared(model, weights):
-        for saliency in measure.saliencies(model, weights, x, y, rescale=False):
-            m, m2 = mean[saliency.weight.name], squares[saliency.weight.name]
-            for rows, units, s in saliency.blocks:
-                # Chan et al. 1983: two sets of samples of sizes a and b make one.
-                a, b = saliency.rows.start + rows.start, len(s)
-                s = s.double()
-                own = s.mean(0)
-                difference = own - m[units]
-                m[units] += difference * (b / (a + b))
-                m2[units] += s.sub_(own).square_().sum(0) + difference.square_() * (a * b / (a + b))
+        measure.saliencies(model, weights, x, y, take, rescale=False)
     for name, m in mean.items():
         if not torch.isfinite(m).all():
             raise ValueError(f"{criterion} saliency of {name} is not finite")
@@ -197,8 +203,8 @@ class _Measure:
         checks.choice("target", self.target, TARGETS)
         checks.integer("budget", self.budget, low=1)
 
-    def saliencies(self, model, weights, x, y, *, rescale):
-        """Yield _Saliency of every weight for one slice of the samples after the other."""
+    def saliencies(self, model, weights, x, y, take, *, rescale):
+        """Call `take` with the _Saliency of every weight, for one slice of the samples after the other."""
         # Half of the budget is for a pass, half for what follows. Where the samples are too many for a pass, one of
         # them alone tells how many are not. (To hold 32 times the input is common.)
         size, limit = len(x), self.budget // 2
@@ -206,41 +212,37 @@ class _Measure:
             size = self._fitting(model, weights, x, limit)
         rows = slice(0, size)
         while rows.start < len(x):
-            part, labels = x[rows], None if y is None else y[rows]
             try:
-                run = per_sample.Pass(model, weights, part, keep_outputs=self.criterion == "snap", limit=limit)
+                run = per_sample.Pass(model, weights, x[rows], keep_outputs=self.criterion == "snap", limit=limit)
             except per_sample.TooLarge:
                 size = min(size - 1, self._fitting(model, weights, x, limit))
-                rows = slice(rows.start, rows.start + size)
-                continue
-            take = self._second_order if self.criterion in ("crop", "grasp") else self._first_order
-            yield from take(model, weights, part, labels, rows.start, run, rescale)
-            rows = slice(rows.stop, rows.stop + size)
+            else:
+                one = self._second_order if self.criterion in ("crop", "grasp") else self._first_order
+                one(model, weights, x[rows], None if y is None else y[rows], rows.start, run, take, rescale)
+                rows = slice(rows.stop, rows.stop)
+            rows = slice(rows.start, min(rows.start + size, len(x)))
 
     def _fitting(self, model, weights, x, limit):
         return max(1, limit // per_sample.Pass(model, weights, x[:1]).held)
 
-    def _first_order(self, model, weights, x, y, first, run, rescale):
+    def _first_order(self, model, weights, x, y, first, run, take, rescale):
         start, unit = self._start(run.logits, y, rescale)
-        calls = run.backward(start)
-        for weight in weights:
-            if weight.name not in run.odd:
-                yield self._from_calls(weight, slice(first, first + len(x)), unit, calls.pop(weight.name))
-        rest = [w for w in weights if w.name in run.odd]
-        calls.clear()
-        if rest:
+        by_name, rows = {w.name: w for w in weights}, slice(first, first + len(x))
+        run.backward(start, lambda name, calls: take(self._from_calls(by_name[name], rows, unit, calls)))
+        odd = [w for w in weights if w.name in run.odd]
+        if odd:
             # ⟨∂L_n/∂logits, logits⟩ has the gradient of L_n.
             one = torch.ones_like(unit)
-            yield from self._functional(model, rest, x, _product, start, first, one, unit, run.held, order=1)
+            self._functional(model, odd, x, _product, start, first, one, unit, run.held, take, order=1)
 
-    def _second_order(self, model, weights, x, y, first, run, rescale):
+    def _second_order(self, model, weights, x, y, first, run, take, rescale):
         labels = self._labels(run.logits, y)
         factor = self._per_loss(run.logits.double(), labels)
         run.forget()
         one = torch.ones_like(factor)
-        yield from self._functional(model, weights, x, self._loss, labels, first, factor, one, run.held, order=2)
+        self._functional(model, weights, x, self._loss, labels, first, factor, one, run.held, take, order=2)
 
-    def _functional(self, model, weights, x, objective, argument, first, scale, unit, held, *, order):
+    def _functional(self, model, weights, x, objective, argument, first, scale, unit, held, take, *, order):
         # Some six tensors like the weight for each sample, and its activations, more of them for a second derivative.
         size = 6 * sum(w.value.nbytes for w in weights) + 2 * order * held // len(x)
         chunk = self.budget // size
@@ -251,7 +253,7 @@ class _Measure:
                 s = s if factor is None else s.mul_(factor)
                 s = s.flatten(2).sum(2) if self.criterion == "snap" else s
                 rows = slice(first + part.start, first + part.stop)
-                yield _Saliency(weight, rows, unit[part], [(slice(0, len(s)), slice(None), s)])
+                take(_Saliency(weight, rows, unit[part], [(slice(0, len(s)), slice(None), s)]))
 
     def _start(self, z, y, rescale):
         """Return ∂L_n/∂logits (N, K) divided by `unit` (N,), and unit: the largest entry's size, or 1.

@@ -31,7 +31,7 @@ def fit(
         train: Samples, moved to the model's device.
         epochs: at least 0. batch_size: at least 1; a last batch of one sample is dropped (batch-norm).
         lr: the peak of the cycle, reached after a quarter of the steps.
-        adversarial: an `objectives.Adversarial`, or a dict of its arguments, to train on attacked inputs; or None.
+        adversarial: an `objectives.Adversarial`, to train on attacked inputs; or None.
         noise: standard deviation of Gaussian noise added to every input, or None.
         seed: of the order of the samples, dropout and noise; torch's global random state is left as found.
         after_epoch: called as after_epoch(model, epochs done) after each epoch; it may set masks.
@@ -44,8 +44,8 @@ def fit(
     checks.number("weight_decay", weight_decay, 0)
     if noise is not None:
         checks.number("noise", noise, 0)
-    if isinstance(adversarial, dict):
-        adversarial = objectives.Adversarial(**adversarial)
+    if adversarial is not None and not callable(adversarial):
+        raise TypeError(f"adversarial must be an objectives.Adversarial or None, got {adversarial!r}")
     objective = adversarial or objectives.clean
     if not len(train):
         raise ValueError("train must not be empty")

@@ -209,7 +209,7 @@ MASKED = {
     "quantised": lambda net, x: net((8 * x).round() / 8),
     "detached": lambda net, x: net((8 * x).to(torch.uint8).to(x) / 8),
     "backwards": lambda net, x: net(_Backwards.apply(x)),
-    "random": lambda net, x: net(x + 0.2 * torch.randn_like(x)),
+    "random": lambda net, x: net(x + 0.5 * torch.randn_like(x)),
 }
 DEAD = {"the largest eps leaves nothing", "white-box at least as strong as noise", "gradients are not zero"}
 
@@ -248,7 +248,8 @@ def test_masked_gradients_are_reported(trained, test, mask, failures):
 
 
 def test_a_random_network_is_not_clean_at_eps_zero(trained, test):
-    report = attacks.sanity(Around(trained, MASKED["random"]), test.take(slice(0, 200)), eps=0.1)
+    torch.manual_seed(0)  # its noise comes from the global generator
+    report = attacks.sanity(Around(trained, MASKED["random"]), test.take(slice(0, 80)), eps=0.1)
     assert "eps 0 equals clean" in report.failed
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparselib import models, training
+from sparselib import attacks, models, objectives, training
 
 
 def _net(seed=0):
@@ -45,6 +45,36 @@ def test_noise_changes_training_and_follows_the_seed(train):
     assert torch.equal(nets[0][1].weight, nets[1][1].weight) and not torch.equal(nets[0][1].weight, nets[2][1].weight)
 
 
+@pytest.mark.parametrize("method", ["pgd", "trades"])
+def test_adversarial_training_makes_robust(method, train, test):
+    few, nets = train.take(slice(0, 600)), [_net(), _net()]
+    training.fit(nets[0], few, epochs=8, progress=False)
+    objective = objectives.Adversarial(0.1, method=method, steps=3)
+    training.fit(nets[1], few, epochs=8, adversarial=objective, progress=False)
+
+    def robust(net):
+        x = attacks.pgd(net, test.x[:200], test.y[:200], 0.1)
+        return (training.logits(net, x).argmax(1) == test.y[:200]).float().mean()
+
+    assert robust(nets[1]) > robust(nets[0]) + 0.1
+
+
+def test_objectives_are_their_formulas(trained, train):
+    x, y = train.x[:16], train.y[:16]
+    logits = trained(x).detach()
+    clean = torch.nn.functional.cross_entropy(logits, y)
+    assert objectives.clean(trained, x, y)[0].item() == pytest.approx(clean.item())
+    assert objectives.Adversarial(0.0, method="trades")(trained, x, y)[0].item() == pytest.approx(clean.item(), abs=1e-5)
+    outliers = torch.rand(5, 1, 8, 8)
+    exposed = objectives.OutlierExposure(outliers[:1], weight=0.5)(trained, x, y)[0].detach()
+    to_uniform = -trained(outliers[:1]).detach().log_softmax(1).mean()
+    assert exposed.item() == pytest.approx((clean + 0.5 * to_uniform).item(), abs=1e-5)
+    seen = []
+    objectives.HalfNoise()(lambda z: (seen.append(z), trained(z))[1], x, y)
+    share = (seen[0] != x).float().mean()
+    assert 0.3 < share < 0.55  # half of the pixels, less those that noise and clipping leave at 0 or 1
+
+
 def test_bad_arguments_are_named(train):
     for arguments, message in [
         ({"epochs": -1}, "epochs must be at least 0, got -1"),
@@ -54,6 +84,10 @@ def test_bad_arguments_are_named(train):
     ]:
         with pytest.raises(ValueError, match=message):
             training.fit(_net(), train, **arguments)
+    with pytest.raises(TypeError, match="adversarial must be an objectives.Adversarial or None, got 'pgd'"):
+        training.fit(_net(), train, epochs=1, adversarial="pgd")
+    with pytest.raises(ValueError, match="unknown method 'free'"):
+        objectives.Adversarial(0.1, method="free")
     with pytest.raises(ValueError, match="train must not be empty"):
         training.fit(_net(), train.take(slice(0, 0)), epochs=1)
     with pytest.raises(FloatingPointError, match="not finite in epoch 0; lower lr"):

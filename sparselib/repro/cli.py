@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from sparselib import attacks, criteria, data, detectors
+from sparselib import attacks, criteria, data, detectors, shifts
 from sparselib.repro import book, notebooks, project, runner
 from sparselib.repro import parameters as typed
 from sparselib.repro.cells import CellError
@@ -77,10 +77,10 @@ def run(
 
 
 @app.command()
-def status(profile: Profile = "digits"):
+def status(profile: Profile = "digits", figure: Figures = (), set_: Sets = ()):
     """Say what is fresh, what is stale, and why."""
     store = Store(project.store_folder())
-    for parameters in _parameters(profile, (), ()):
+    for parameters in _parameters(profile, figure, set_):
         cells = runner.closure(parameters.cells())
         lacking = [c for c in cells if store.get(c.what, c.key) is None]
         why = notebooks.why_stale(parameters, book.executed(parameters.notebook))
@@ -94,7 +94,7 @@ def status(profile: Profile = "digits"):
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="figures, lessons, profiles, criteria, attacks, detectors or datasets.")],
+    what: Annotated[str, typer.Argument(help="figures, lessons, profiles, criteria, attacks, shifts, detectors or datasets.")],
 ):
     """List the names that parameters can take."""
     known = {
@@ -103,6 +103,7 @@ def list_(
         "profiles": [f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in typed.PROFILES.items()],
         "criteria": criteria.NAMES,
         "attacks": attacks.NAMES,
+        "shifts": shifts.KINDS,
         "detectors": detectors.NAMES,
         "datasets": (*data.NAMES, "folder:<path>", *(f"{n} (outliers only)" for n in data.OUTLIERS)),
     }

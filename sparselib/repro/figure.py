@@ -11,6 +11,7 @@ import io
 import json
 import os
 import time
+import warnings
 
 import matplotlib.pyplot as plt
 import torch
@@ -27,6 +28,7 @@ def start(name, namespace):
     Shows the parameters. Raises ParameterError for a name that does not exist or a value that is not allowed.
     """
     run = Run(typed.from_notebook(name, namespace))
+    _show_own_warnings()
     if run.parameters.profile == "digits":
         torch.set_num_threads(1)  # fastest for tiny images, and the same sums on any number of cores
     display(HTML(_table(run.parameters)))
@@ -114,6 +116,19 @@ class Run:
             f'<p class="stamp">{html.escape(self._origin())} · {html.escape(work)}<br>rerun: '
             f"<code>{html.escape(rerun_command(self.parameters))}</code></p>"
         )
+
+
+def _show_own_warnings():
+    """Let warnings of this package appear as notes on the page; others go where they went."""
+    elsewhere = warnings.showwarning
+
+    def show(message, category, filename, *rest, **more):
+        if category is UserWarning and os.sep + "sparselib" + os.sep in filename:
+            display(HTML(f'<p class="note">Note: {html.escape(str(message))}.</p>'))
+        else:
+            elsewhere(message, category, filename, *rest, **more)
+
+    warnings.showwarning = show
 
 
 def rerun_command(parameters):
