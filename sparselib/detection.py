@@ -12,6 +12,7 @@ class Detector:
 
     needs_train = False
     model = None
+    shape = None  # (C, H, W) of the inputs, where it is known
 
     def fit(self, model, train=None):
         """Attach the model; measure on `train` (Samples with labels) what the method needs from it. Returns self.
@@ -26,6 +27,11 @@ class Detector:
             y = checks.labels(train.y.to(x.device), x, name="train.y")
             self._fit(model, x, y)
         self.model = model
+        spec = getattr(model, "spec", None)
+        if train is not None and len(train):
+            self.shape = tuple(train.x.shape[1:])
+        else:
+            self.shape = spec and (spec["in_channels"], spec["image_size"], spec["image_size"])
         return self
 
     def score(self, x):
@@ -37,6 +43,8 @@ class Detector:
         if self.model is None:
             raise RuntimeError(f"{type(self).__name__} must be fitted before it scores: call fit(model) first")
         checks.images(x)
+        if self.shape and tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x must have shape (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
         if x.device != device_of(self.model):
             raise ValueError(f"x must be on the device of the model, {device_of(self.model)}, got {x.device}")
         if not len(x):

@@ -216,6 +216,11 @@ def test_bad_use_is_named(trained, train, test):
         (lambda: detectors.build("energy").score(test.x), RuntimeError, "must be fitted before it scores"),
         (lambda: detectors.build("knn").fit(trained), ValueError, "KNN needs training data to fit"),
         (lambda: detectors.build("msp").fit(trained).score(test.x * torch.nan), ValueError, "x must be finite"),
+        (
+            lambda: detectors.build("msp").fit(trained).score(torch.rand(2, 1, 9, 9)),
+            ValueError,
+            r"\(N, 1, 8, 8\), got \(2, 1",
+        ),
         (lambda: detection.head(torch.nn.Flatten()), ValueError, "no linear layer"),
     ]:
         with pytest.raises(kind, match=message):

@@ -126,9 +126,7 @@ def _oracle(net, x, y=None, *, criterion="snip", target="predicted", per_loss=Fa
         label = z.argmax(1) if y is None else y[i : i + 1]
         loss = _loss(z / 200 if criterion == "grasp" else z, label, target)
         second = criterion in ("crop", "grasp")
-        gradients = torch.autograd.grad(
-            loss, originals, create_graph=second, allow_unused=True, materialize_grads=True
-        )
+        gradients = torch.autograd.grad(loss, originals, create_graph=second, allow_unused=True, materialize_grads=True)
         if second:
             product = sum((g * g.detach()).sum() for g in gradients)
             gradients = torch.autograd.grad(product, originals, allow_unused=True, materialize_grads=True)

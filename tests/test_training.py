@@ -64,7 +64,9 @@ def test_objectives_are_their_formulas(trained, train):
     logits = trained(x).detach()
     clean = torch.nn.functional.cross_entropy(logits, y)
     assert objectives.clean(trained, x, y)[0].item() == pytest.approx(clean.item())
-    assert objectives.Adversarial(0.0, method="trades")(trained, x, y)[0].item() == pytest.approx(clean.item(), abs=1e-5)
+    assert objectives.Adversarial(0.0, method="trades")(trained, x, y)[0].item() == pytest.approx(
+        clean.item(), abs=1e-5
+    )
     outliers = torch.rand(5, 1, 8, 8)
     exposed = objectives.OutlierExposure(outliers[:1], weight=0.5)(trained, x, y)[0].detach()
     to_uniform = -trained(outliers[:1]).detach().log_softmax(1).mean()

@@ -172,6 +172,31 @@ def test_pages_fit_and_text_can_be_read(built, browser, theme, width):
     page.close()
 
 
+@pytest.mark.browser
+def test_interactive_pieces_work_by_keyboard(built, browser):
+    page = browser.new_page()
+    concepts = built.folder / "_build" / "html" / "book" / "concepts"
+    for name, changes in (("robustness", "ε = "), ("detection", "At threshold ")):
+        page.goto((concepts / f"{name}.html").as_uri())
+        piece = page.locator("[data-explorer]")
+        assert piece.get_attribute("data-ready") == "yes"
+        told = piece.locator(".told")
+        before = told.inner_text()
+        assert before.startswith(changes)
+        piece.locator("input[type=range]").focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        assert told.inner_text() != before and told.inner_text().startswith(changes)
+        piece.locator("select").select_option(index=1)
+        assert piece.locator("svg").count() == 2
+    at_95 = piece.get_by_role("button", name="95 % of anomalies caught")
+    at_95.focus()
+    page.keyboard.press("Enter")
+    caught = float(re.search(r"([\d.]+) % of the anomalies are caught", told.inner_text())[1])
+    assert caught >= 95
+    page.close()
+
+
 # WCAG contrast of each element's text against the nearest opaque background behind it.
 CONTRASTS = """all => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);
