@@ -28,7 +28,10 @@ from sparselib import attacks, data, models, training
 
 BATCH, STEPS = 128, 20
 NETWORKS = {"convnet": (8, 16, 10), "resnet8": (28, None, 3)}  # image size, width, epochs of training
-BALLS = {"convnet": (("linf", 0.1), ("linf", 0.3), ("l2", 1.0)), "resnet8": (("linf", 0.1), ("linf", 0.3), ("l2", 2.0))}
+BALLS = {
+    "convnet": (("linf", 0.1), ("linf", 0.15), ("linf", 0.3), ("l2", 1.0)),
+    "resnet8": (("linf", 0.1), ("linf", 0.3), ("l2", 2.0)),
+}
 
 
 def prepared(name, device):

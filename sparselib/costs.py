@@ -41,7 +41,7 @@ def cost(model, example, *, repeats=10):
     nonzero = sum(int(kept.get(id(p), p).count_nonzero()) for p in parameters)
     with evaluating(model), torch.no_grad():
         macs = _macs(model, example)
-        peak = _peak_bytes(model, example)
+        peak = peak_bytes(model, example)
         seconds = [_seconds(model, example) for _ in range(repeats + 1)][1:]  # the first warms up
     return Cost(sum(p.numel() for p in parameters), nonzero, macs, statistics.median(seconds), peak)
 
@@ -100,7 +100,8 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-def _peak_bytes(model, example):
+def peak_bytes(run, example):
+    """Return the most bytes of tensors alive at once while `run(example)` runs, the example included."""
     with _Live() as live:
-        model(example)
+        run(example)
     return live.peak + example.untyped_storage().nbytes()

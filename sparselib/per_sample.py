@@ -46,8 +46,9 @@ class Weight:
 
     def settle(self, calls):
         """Choose the strides of gradients from these calls, and give them to the weight's present value."""
-        if calls:
-            self.channels_last = all(_channels_last(call) for call in calls)
+        last = self.channels_last if not calls else all(_channels_last(call) for call in calls)
+        if last != self.channels_last or self.parameter is None:  # computed weights may be old
+            self.channels_last = last
             self.value = self.arranged(self.layers[0].weight.detach())
 
     def arranged(self, tensor):
@@ -69,7 +70,7 @@ class Call:
     shape: torch.Size  # of the output
     y: torch.Tensor | None
     version: int
-    edge: torch.autograd.graph.GradientEdge | None
+    edge: torch.autograd.graph.GradientEdge
     follows: bool  # a depends on another weight
     delta: torch.Tensor | None = None
 
@@ -124,9 +125,7 @@ def prepared(model, weights):
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(
-                f"model must keep running statistics, or samples are not apart: batch-norm {name!r} does not"
-            )
+            raise ValueError(f"model must keep batch statistics, or samples are not independent: {name!r} does not")
     flags = [(p, p.requires_grad) for p in model.parameters()]
     wanted = {id(p) for w in weights for p in w.parameters}
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
@@ -158,12 +157,13 @@ class _Meter:
 
     def count(self, tensor):
         storage = tensor.untyped_storage()
-        if tensor.shape not in self.weights and storage.data_ptr() not in self.storages:
+        if storage.data_ptr() not in self.storages:
             self.storages.add(storage.data_ptr())
             self.add(storage.nbytes())
 
     def pack(self, tensor):
-        self.count(tensor)
+        if tensor.shape not in self.weights:
+            self.count(tensor)
         return tensor.detach(), tensor._version
 
     @staticmethod
@@ -231,41 +231,35 @@ class Pass:
         calls = [c for own in waiting.values() for c in own]
         ends = [c for c in calls if not (self._follow and c.follows)]
 
-        def arrive(call, delta):
-            call.delta, call.edge = delta, None
-            own = waiting[call.weight.name]
-            if all(c.delta is not None for c in own):
-                take(call.weight.name, waiting.pop(call.weight.name))
-                own.clear()
+        def arrive(call, number, gradients):
+            call.delta, name = gradients[number], call.weight.name
+            if all(c.delta is not None for c in waiting[name]):
+                finish(name)
+
+        def finish(name):
+            own = waiting.pop(name)
+            take(name, [c for c in own if c.delta is not None])
+            for call in own:
+                call.a = call.y = call.delta = None
 
         handles = []
         try:
-            for call in calls:
-                if call not in ends:
-                    hook = _at_output(call.edge.output_nr, partial(arrive, call))
-                    handles.append(call.edge.node.register_prehook(hook))
+            for call in set(calls).difference(ends):
+                hook = partial(arrive, call, call.edge.output_nr)
+                handles.append(call.edge.node.register_prehook(hook))
             deltas = torch.autograd.grad(self._z, [c.edge for c in ends], gradient, allow_unused=True) if ends else ()
         finally:
             for handle in handles:
                 handle.remove()
             self.forget()
         for call, delta in zip(ends, deltas, strict=True):
-            if delta is not None:
-                arrive(call, delta)
+            arrive(call, 0, (delta,))
         for name in list(waiting):
-            take(name, [c for c in waiting.pop(name) if c.delta is not None])
+            finish(name)
 
     def forget(self):
         """Let go of everything but logits, odd and held."""
         self._calls = self._z = None
-
-
-def _at_output(number, arrive):
-    def hook(gradients):
-        if gradients[number] is not None:
-            arrive(gradients[number])
-
-    return hook
 
 
 def _graph(root):
