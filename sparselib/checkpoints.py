@@ -28,13 +28,16 @@ def load_model(path, *, device="cpu"):
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
-    model = models.build(**spec).to(device)
-    _fit_shapes(model, state)
-    for name, layer in masks.prunable(model).items():
-        stem = name.removesuffix("weight")
-        if f"{stem}parametrizations.weight.0.mask" in state:
-            masks.set_mask(layer, torch.ones_like(layer.weight, dtype=torch.bool))
-    model.load_state_dict(state)
+    try:
+        model = models.build(**spec).to(device)
+        _fit_shapes(model, state)
+        for name, layer in masks.prunable(model).items():
+            stem = name.removesuffix("weight")
+            if f"{stem}parametrizations.weight.0.mask" in state:
+                masks.set_mask(layer, torch.ones_like(layer.weight, dtype=torch.bool))
+        model.load_state_dict(state)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold a network of this version of sparselib: {error}") from error
     return model.eval()
 
 
@@ -66,6 +69,7 @@ def write_atomic(path, content):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # made for the owner alone; a store may be shared
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

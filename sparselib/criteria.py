@@ -47,8 +47,15 @@ def saliency(model, criterion, x=None, y=None, *, structured=False, seed=0, batc
         checks.labels(y, checks.images(x))
         if not len(x):
             raise ValueError(f"criterion {criterion!r} needs at least one sample, got an empty batch")
-    with evaluating(model):
-        scores = CRITERIA[criterion](_Problem(model, layers, x, y, seed, batch_size), structured)
+    frozen = [p for layer in layers.values() if not (p := masks.original(layer)).requires_grad]
+    try:
+        with evaluating(model):
+            for parameter in frozen:
+                parameter.requires_grad_()
+            scores = CRITERIA[criterion](_Problem(model, layers, x, y, seed, batch_size), structured)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     for name, score in scores.items():
         if not torch.isfinite(score).all():
             raise ValueError(f"{criterion} saliency of {name} is not finite")
@@ -74,7 +81,7 @@ class _Problem:
         """Return g, one tensor per layer, of the tensors behind the masks: 0 where a weight is removed."""
         total = [torch.zeros_like(p) for p in self.originals]
         for loss in self.losses(sample_weights):
-            for t, g in zip(total, torch.autograd.grad(loss, self.originals), strict=True):
+            for t, g in zip(total, torch.autograd.grad(loss, self.originals, materialize_grads=True), strict=True):
                 t += g
         return total
 
@@ -84,11 +91,11 @@ class _Problem:
         if len(self.x) > self.batch_size:  # v is the gradient of all batches, needed before the second pass
             total = [torch.zeros_like(p) for p in self.originals]
             for loss in self.losses(sample_weights, temperature):
-                for t, g in zip(total, torch.autograd.grad(loss, self.originals), strict=True):
+                for t, g in zip(total, torch.autograd.grad(loss, self.originals, materialize_grads=True), strict=True):
                     t += g
         product = [torch.zeros_like(p) for p in self.originals]
         for loss in self.losses(sample_weights, temperature):
-            gradient = torch.autograd.grad(loss, self.originals, create_graph=True)
+            gradient = torch.autograd.grad(loss, self.originals, create_graph=True, materialize_grads=True)
             v = total or [g.detach() for g in gradient]
             along = sum((g * d).sum() for g, d in zip(gradient, v, strict=True))
             for p, h in zip(product, torch.autograd.grad(along, self.originals, materialize_grads=True), strict=True):

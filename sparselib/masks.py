@@ -68,10 +68,10 @@ def unmask(layer):
     By hand: `parametrize.remove_parametrizations` takes `weight` from the layer's class, which its deep copies share.
     """
     if parametrize.is_parametrized(layer, "weight"):
-        weight = layer.weight.detach().clone()
+        weight, trainable = layer.weight.detach().clone(), original(layer).requires_grad
         del layer._modules["parametrizations"]
         layer.__class__ = type(layer).__bases__[0]
-        layer.weight = nn.Parameter(weight)
+        layer.weight = nn.Parameter(weight, requires_grad=trainable)
 
 
 def bare(model):

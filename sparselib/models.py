@@ -153,15 +153,22 @@ def _per_channel(name, value, channels):
 
 
 @contextmanager
-def evaluating(model):
-    """Run a block with the model in eval mode; give every submodule its own mode back after."""
+def keeping_modes(model):
+    """Run a block that may change modes; give every submodule its own mode back after, also when the block fails."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield model
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def evaluating(model):
+    """Run a block with the model in eval mode; give every submodule its own mode back after."""
+    with keeping_modes(model):
+        model.eval()
+        yield model
 
 
 def device_of(model):

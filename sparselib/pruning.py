@@ -114,12 +114,11 @@ def _surviving_weights(model, scores, sparsity, scope):
     count = round(density * len(flat))
     kept = masks.keep_highest(flat, count)
     emptied = [name for name, part in zip(scores, kept.split(sizes), strict=True) if not part.any()]
-    if emptied:  # the best weight of each goes first, so the count stays exact wherever it can
+    if emptied:  # the best weight of every layer goes first, so the count stays exact wherever it can
         _warn_clamped(emptied, "weight")
-        for name, part in zip(scores, flat.split(sizes), strict=True):
-            if name in emptied:
-                part[part.argmax()] = torch.inf  # a view of flat
-        kept = masks.keep_highest(flat, max(count, len(emptied)))
+        for part in flat.split(sizes):
+            part[part.argmax()] = torch.inf  # a view of flat
+        kept = masks.keep_highest(flat, max(count, len(sizes)))
     return {n: part.view(scores[n].shape) for n, part in zip(scores, kept.split(sizes), strict=True)}
 
 
@@ -132,8 +131,11 @@ def _surviving_units(model, scores, sparsity, scope, example):
     area = {name: shape[2:].numel() for name, shape in shapes.items()}
     total = sum(shape.numel() for shape in shapes.values())
 
-    def weights(name):
-        return int(rows[name].sum()) * int(columns[name].sum()) * area[name]
+    earlier = {name: masks.mask_of(layer) for name, layer in layers.items()}
+    cells = {  # (out, in): how many weights of each pair of units are left
+        name: torch.full(shapes[name][:2], area[name]) if m is None else m.reshape(*m.shape[:2], -1).sum(2).cpu()
+        for name, m in earlier.items()
+    }
 
     queue, left = [], {}
     found = channels.groups(masks.bare(model), example)
@@ -144,23 +146,27 @@ def _surviving_units(model, scores, sparsity, scope, example):
         if scope == "layer":  # the rank within the group, as a fraction of its size
             score = score.masked_fill(~alive, -torch.inf).argsort().argsort().double() / group.size
         queue += [(float(score[unit]), number, unit) for unit in alive.nonzero().flatten().tolist()]
-    removed = total - sum(map(weights, layers))
+    removed = total - sum(int(cells[n][rows[n]][:, columns[n]].sum()) for n in layers)
     clamped = set()
     for _, number, unit in sorted(queue):
         group = found[number]
-        touched = {*group.writers, *group.readers}
         if left[number] == 1:
             clamped.add(group.root)
             continue
-        before = sum(map(weights, touched))
-        for side, kept in ((group.writers, rows), (group.readers, columns)):
-            for name, index in side.items():
-                kept[name][index[unit]] = False
-        gain = before - sum(map(weights, touched))
-        if abs(removed + gain - sparsity * total) >= abs(removed - sparsity * total):  # one too far: put it back
-            for side, kept in ((group.writers, rows), (group.readers, columns)):
-                for name, index in side.items():
-                    kept[name][index[unit]] = True
+        gain, gone = 0, []  # weights that go with the unit; (flags, positions) to put back
+        for name, index in group.writers.items():
+            r = index[unit][rows[name][index[unit]]]
+            gain += int(cells[name][r][:, columns[name]].sum())
+            gone.append((rows[name], r))
+            rows[name][r] = False
+        for name, index in group.readers.items():
+            c = index[unit][columns[name][index[unit]]]
+            gain += int(cells[name][:, c][rows[name]].sum())
+            gone.append((columns[name], c))
+            columns[name][c] = False
+        if abs(removed + gain - sparsity * total) >= abs(removed - sparsity * total):  # one too far
+            for flags, positions in gone:
+                flags[positions] = True
             continue  # a smaller one may still bring it closer
         removed += gain
         left[number] -= 1

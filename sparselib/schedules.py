@@ -104,6 +104,11 @@ def settled(distances, limit):
     return len(distances) > 1 and distances[-1] - distances[-2] < distances[0] * (1 - limit)
 
 
+def ticket_rounds(sparsity):
+    """Return how many rounds of a fifth of the survivors each it takes to get to the sparsity, 0 for 0."""
+    return max(1, math.ceil(math.log(1 - sparsity) / math.log(0.8))) if sparsity else 0
+
+
 class _Early:
     """After each epoch: has the network settled, or is it time? Then prune it, once."""
 
@@ -126,7 +131,7 @@ class _Early:
 
 def _ticket(model, train, criterion, sparsity, few, cut, fit):
     """Return the model at its initial weights under the mask that iterative pruning leaves."""
-    rounds = max(1, math.ceil(math.log(1 - sparsity) / math.log(0.8))) if sparsity else 0
+    rounds = ticket_rounds(sparsity)
     ticket = copy.deepcopy(model)
     for k in range(1, rounds + 1):
         trained = copy.deepcopy(ticket)

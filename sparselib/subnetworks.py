@@ -28,7 +28,7 @@ def search(
     """Return a copy of the model with learnt masks: its weights, biases and statistics are those of the model.
 
     Args:
-        model: trained (or not: a control); left untouched. Masks it has are taken for zeros.
+        model: trained (or not: a control), without masks; left untouched.
         train: Samples. A fifth is held back; the masks with the lowest held-back loss over the epochs are returned.
         sparsity: in [0, 1), the fraction of all prunable weights removed.
         objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise on half of the
@@ -51,6 +51,8 @@ def search(
     lr = (0.01 if scope == "layer" else 0.001) if lr is None else checks.number("lr", lr, 0, low_open=True)
     if len(train) < 10:
         raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
+    if any(masks.mask_of(layer) is not None for layer in masks.prunable(model).values()):
+        raise ValueError("model must have no masks yet: search starts from all weights (see masks.bare)")
     loss = _objective(objective, outliers, unseen, eps)
     learner = masks.bare(model).eval()
     layers = masks.prunable(learner)
@@ -68,9 +70,7 @@ def search(
 
     found = copy.deepcopy(model)
     for name, layer in masks.prunable(found).items():
-        mask = best.get(name, torch.ones_like(layer.weight, dtype=torch.bool))
-        earlier = masks.mask_of(layer)
-        masks.set_mask(layer, mask if earlier is None else mask & earlier)
+        masks.set_mask(layer, best.get(name, torch.ones_like(layer.weight, dtype=torch.bool)))
     if batch_norm == "restated":
         training.restate_batch_norm(found, train)
     return found
@@ -127,7 +127,9 @@ def _counts(layers, sparsity, scope, keep_ends):
     if scope == "global":
         return {tuple(chosen): left}
     shares = {name: max(1, int(left * sizes[name] / total)) for name in chosen}
-    shares[max(chosen, key=sizes.get)] += left - sum(shares.values())  # so that the total is exact
+    while surplus := sum(shares.values()) - left:  # rounding; the total is exact
+        name = max(chosen, key=lambda n: shares[n] if surplus > 0 else sizes[n] - shares[n])
+        shares[name] -= 1 if surplus > 0 else -1
     return {(name,): share for name, share in shares.items()}
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sparselib import checks, objectives, seeds
-from sparselib.models import device_of, evaluating
+from sparselib.models import device_of, evaluating, keeping_modes
 
 
 @dataclass
@@ -58,9 +58,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
     order = seeds.generator(seed, "order")
     history, started = History(), time.perf_counter()
-    modes = [(module, module.training) for module in model.modules()]
     step = 0
-    with seeds.isolated(seed, "training"):
+    with seeds.isolated(seed, "training"), keeping_modes(model):
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
             total_loss = torch.zeros((), device=device)
@@ -85,8 +84,6 @@ def fit(
             history.accuracy.append(correct.item() / len(x))
             if after_epoch is not None:
                 after_epoch(model, epoch + 1)
-        for module, mode in modes:
-            module.training = mode
     optimizer.zero_grad()  # leave no gradients behind
     history.seconds = time.perf_counter() - started
     return history
@@ -122,18 +119,17 @@ def restate_batch_norm(model, samples, *, batch_size=512):
     batches are plain, not moving. Modes are given back as found.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None
-        layer.train()
-    with torch.no_grad():
-        for part in samples.x.split(batch_size):
-            if len(part) > 1 or len(samples) == 1:
-                model(part.to(device_of(model)))
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    for module, mode in modes:
-        module.training = mode
+    try:
+        with keeping_modes(model), torch.no_grad():
+            model.eval()
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None
+                layer.train()
+            for part in samples.x.split(batch_size):
+                if len(part) > 1 or len(samples) == 1:
+                    model(part.to(device_of(model)))
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

@@ -104,6 +104,28 @@ def test_no_layer_is_emptied_at_999_permille_and_the_layer_is_named(structured, 
     training.accuracy(sparse, train)
 
 
+def test_protecting_one_layer_empties_no_other():
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8)
+    with pytest.warns(UserWarning, match="would empty"):
+        sparse = pruning.prune(net, "magnitude", 0.995)
+    kept = [int(masks.mask_of(layer).sum()) for layer in masks.prunable(sparse).values()]
+    sizes = [layer.weight.numel() for layer in masks.prunable(net).values()]
+    assert min(kept) >= 1 and sum(kept) == round(0.005 * sum(sizes))
+
+
+def test_structure_on_top_of_single_weights_meets_the_sparsity():
+    sparse = pruning.prune(pruning.prune(_net(width=16), "magnitude", 0.5), "magnitude", 0.7, structured=True)
+    assert pruning.sparsity(sparse) == pytest.approx(0.7, abs=0.02)
+
+
+def test_frozen_networks_can_be_scored_and_stay_frozen(train):
+    net = _net().requires_grad_(False)
+    for criterion in criteria.NAMES:
+        sparse = pruning.prune(net, criterion, 0.5, train.x[:40], train.y[:40])
+        assert not any(p.requires_grad for p in (*net.parameters(), *sparse.parameters()))
+    assert not any(p.requires_grad for p in masks.bare(sparse).parameters())
+
+
 def test_iterative_pruning_follows_the_exponential_schedule(train, monkeypatch):
     seen = []
     monkeypatch.setattr(pruning, "step", lambda model, criterion, sparsity, *a, **k: seen.append(1 - sparsity))

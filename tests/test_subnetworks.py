@@ -83,6 +83,21 @@ def test_restated_statistics_are_those_of_the_data(trained, train):
     assert torch.equal(net[1].weight, trained[1].weight) and net[2].momentum == trained[2].momentum
 
 
+def test_counts_are_exact_and_no_layer_is_emptied():
+    for sizes in ((45, 45, 4, 3, 3), (9, 100, 3000, 50), (10, 10, 10)):
+        layers = {str(i): torch.nn.Linear(n, 1) for i, n in enumerate(sizes)}
+        for sparsity in (0.0, 0.3, 0.8, 0.95):
+            total = round((1 - sparsity) * sum(sizes))
+            if total >= len(sizes):
+                counts = [v for v in subnetworks._counts(layers, sparsity, "layer", False).values()]
+                assert sum(counts) == total and all(1 <= c <= n for c, n in zip(counts, sizes, strict=True))
+
+
+def test_masked_models_are_refused(trained, train):
+    with pytest.raises(ValueError, match="must have no masks yet"):
+        _search(pruning.prune(trained, "magnitude", 0.5), train)
+
+
 def test_bad_arguments_are_named(trained, train, test):
     textures = data.outliers("textures", test, n=30)
     for options, message in [

@@ -94,7 +94,9 @@ def status(profile: Profile = "digits", figure: Figures = (), set_: Sets = ()):
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="figures, lessons, profiles, criteria, attacks, shifts, detectors or datasets.")],
+    what: Annotated[
+        str, typer.Argument(help="figures, lessons, profiles, criteria, attacks, shifts, detectors or datasets.")
+    ],
 ):
     """List the names that parameters can take."""
     known = {
@@ -118,7 +120,7 @@ def _parameters(profile, figures, sets):
     given = _assignments(sets)
     unused = [n for n in given if not any(n in model.model_fields for model in chosen)]
     if unused:
-        typed.resolve(chosen[-1], {unused[0]: None})  # raises, with the close matches
+        typed.refuse_unknown(unused[0], dict.fromkeys(n for model in chosen for n in model.model_fields), "any page")
     return [
         typed.resolve(model, {"profile": profile, **{n: v for n, v in given.items() if n in model.model_fields}})
         for model in chosen

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -17,11 +18,16 @@ from sparselib.repro import parameters as typed
 
 
 class _IPCKernelManager(AsyncKernelManager):
-    """Kernels over sockets in the file system: no ports, so none can clash."""
+    """A kernel over sockets in a folder of its own: no ports, so none can clash, whatever else runs."""
 
     @default("transport")
     def _use_ipc(self):
         return "ipc"
+
+    @default("ip")
+    def _own_folder(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # in /tmp: socket paths must be short
+        return str(Path(self._folder.name) / "s")
 
 
 class NotebookError(RuntimeError):

@@ -25,7 +25,7 @@ from sparselib.repro.cells import Data, Detection, Pruned, Trained
 # What each scale means; a figure may refine it.
 PROFILES = {
     "digits": {
-        "dataset": "digits", "held_out": ["8", "9"], "train_limit": None, "test_limit": None,
+        "dataset": "digits", "held_out": ["8", "9"], "train_limit": 0, "test_limit": 0,
         "network": "convnet", "width": 16, "epochs": 20, "batch_size": 64, "seeds": 5,
     },
     "mnist": {
@@ -33,12 +33,13 @@ PROFILES = {
         "network": "resnet8", "width": 16, "epochs": 5, "batch_size": 128, "seeds": 3,
     },
     "cifar10": {
-        "dataset": "cifar10", "held_out": [], "train_limit": None, "test_limit": None,
+        "dataset": "cifar10", "held_out": [], "train_limit": 0, "test_limit": 0,
         "network": "resnet18", "width": 64, "epochs": 30, "batch_size": 256, "seeds": 3,
     },
 }  # fmt: skip
 
 Count = Annotated[StrictInt, Field(ge=1)]
+Limit = Annotated[StrictInt, Field(ge=0)]  # 0: none. (None would say: as the profile has it.)
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -59,10 +60,10 @@ class Parameters(BaseModel):
     profile: str = Field(description="scale: digits, mnist or cifar10")
     dataset: str = Field(description="a data set's name, or folder:<path>")
     held_out: list[str] = Field(description="classes kept out of training, to be detected")
-    train_limit: Count | None = Field(description="use at most so many training samples; None: all")
-    test_limit: Count | None = Field(description="use at most so many test samples; None: all")
+    train_limit: Limit = Field(description="use at most so many training samples; 0: all")
+    test_limit: Limit = Field(description="use at most so many test samples; 0: all")
     network: str = Field(description="architecture")
-    width: Count | None = Field(description="channels of the first layer; None: the network's own")
+    width: Limit = Field(description="channels of the first layer; 0: the network's own")
     epochs: Annotated[StrictInt, Field(ge=0)] = Field(description="training epochs of the dense network")
     batch_size: Count = Field(description="training batch size")
 
@@ -84,13 +85,14 @@ class Parameters(BaseModel):
 
     def source(self):
         return Data(
-            name=self.dataset, held_out=tuple(self.held_out), train_limit=self.train_limit, test_limit=self.test_limit
-        )
+            name=self.dataset, held_out=tuple(self.held_out), train_limit=self.train_limit or None,
+            test_limit=self.test_limit or None,
+        )  # fmt: skip
 
     def trained(self, seed):
         """Return the dense network of one seed."""
         return Trained(
-            data=self.source(), network=self.network, width=self.width, epochs=self.epochs,
+            data=self.source(), network=self.network, width=self.width or None, epochs=self.epochs,
             batch_size=self.batch_size, seed=seed,
         )  # fmt: skip
 
@@ -316,6 +318,13 @@ def figure(name):
         raise ParameterError(str(error)) from None
 
 
+def refuse_unknown(name, known, where):
+    """Raise ParameterError for a parameter name that does not exist, with the closest that does."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ParameterError(f"unknown parameter {name!r} of {where}{hint} (parameters: {', '.join(known)})")
+
+
 def resolve(model, values):
     """Return the model's parameters: the profile's values under the given ones (None: as the profile has it).
 
@@ -324,11 +333,7 @@ def resolve(model, values):
     fields = list(model.model_fields)
     for name in values:
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(
-                f"unknown parameter {name!r} of {model.notebook}{hint} (parameters: {', '.join(fields)})"
-            )
+            refuse_unknown(name, fields, model.notebook)
     given = {name: value for name, value in values.items() if value is not None}
     profile = given.pop("profile", "digits")
     try:

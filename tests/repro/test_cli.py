@@ -32,7 +32,7 @@ def call(tmp_path, monkeypatch, capsys):
         (["run", "notebooks/09.ipynb", "-o", "x.ipynb"], "unknown figure '09'"),
         (["run", "5", "-o", "notebooks/05_sensnorm.ipynb"], "output must not be the template itself"),
         (["run", "5", "-o", "x.html"], "output must end in .ipynb"),
-        (["reproduce", "--set", "sedes=2"], "unknown parameter 'sedes'"),
+        (["reproduce", "--set", "sedes=2"], "unknown parameter 'sedes' of any page; did you mean 'seeds'"),
         (["reproduce", "--profile", "mnits"], "unknown profile 'mnits'; did you mean 'mnist'"),
         (["reproduce", "--figure", "55"], "unknown figure '55'"),
         (["status", "--profile", "x"], "unknown profile 'x'"),
