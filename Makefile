@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-export OMP_WAIT_POLICY ?= passive # idle threads sleep: several processes share the cores
+# Idle threads sleep: several processes share the cores.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lint clean
