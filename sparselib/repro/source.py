@@ -30,6 +30,7 @@ class _Module:
 
     def __init__(self, tree):
         self.definitions, self.imports, self.loose = {}, {}, []
+        self.followed = {}  # {symbol: (digest, what it names)}, filled by _follow: most are met many times
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -141,15 +142,23 @@ def _closure(start, *, stop=frozenset()):
         label = f"{dotted}.{symbol or '*'}"
         if label in digests or label in stop or dotted in stop or dotted in MACHINERY:
             continue
-        module = _module(dotted)
+        digests[label], named = _follow(dotted, symbol)
+        todo += named
+    return digests
+
+
+def _follow(dotted, symbol):
+    """Return (digest, {(module, symbol)} that it names) of one definition."""
+    module = _module(dotted)
+    if symbol not in module.followed:
         if symbol is None:  # a module used as a value: all of it
             nodes = [n for trees in module.definitions.values() for n in trees]
         else:
             nodes = module.definitions[symbol]
         nodes = [*nodes, *module.loose]
-        digests[label] = hashlib.sha256(_text(nodes).encode()).hexdigest()[:16]
-        todo += _uses(nodes, module) | _local_uses(nodes, dotted, module)
-    return digests
+        digest = hashlib.sha256(_text(nodes).encode()).hexdigest()[:16]
+        module.followed[symbol] = digest, _uses(nodes, module) | _local_uses(nodes, dotted, module)
+    return module.followed[symbol]
 
 
 def of_objects(*things):
