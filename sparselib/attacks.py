@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sparselib import autoattack as toolbox
 from sparselib import checks, seeds
-from sparselib.models import evaluating
+from sparselib.models import evaluating, on_device_of
 
 NORMS = ("linf", "l2")
 LOSSES = ("ce", "margin")
@@ -26,7 +26,7 @@ def fgsm(model, x, y, eps, *, norm="linf", targeted=False):
         eps: radius, at least 0. norm: "linf" or "l2".
     Returns: (N, C, H, W) in [0, 1], no further than eps from x. Raises: ValueError/TypeError for bad arguments.
     """
-    x, y = _checked(x, y, eps, norm)
+    x, y = _checked(model, x, y, eps, norm)
     with evaluating(model):
         gradient = _gradient(*_forward(model, x), y, "ce", targeted)
     return (x + eps * _steepest(gradient, norm)).clamp(0, 1)
@@ -52,7 +52,7 @@ def pgd(
             the other inputs are.
     Returns: (N, C, H, W) in [0, 1], no further than eps from x.
     """
-    x, y = _checked(x, y, eps, norm)
+    x, y = _checked(model, x, y, eps, norm)
     checks.integer("steps", steps, low=1)
     checks.integer("restarts", restarts, low=1)
     checks.choice("loss", loss, LOSSES)
@@ -93,7 +93,7 @@ def autoattack(model, x, y, eps, *, norm="linf", seed=0, batch_size=256):
     Returns: (N, C, H, W) in [0, 1], no further than eps from x; a misclassified input comes back unchanged.
     Raises: ImportError without the toolbox; ValueError/TypeError for bad arguments.
     """
-    x, y = _checked(x, y, eps, norm)
+    x, y = _checked(model, x, y, eps, norm)
     checks.integer("batch_size", batch_size, low=1)
     if not len(x) or not eps:
         return x.clone()
@@ -108,15 +108,16 @@ def autoattack(model, x, y, eps, *, norm="linf", seed=0, batch_size=256):
     return torch.where(moved.view(-1, 1, 1, 1), projected, x)
 
 
-def sanity(model, samples, *, eps, norm="linf", transfer_from=None, seed=0):
+def sanity(model, samples, *, eps=None, norm="linf", transfer_from=None, seed=0):
     """Return the Report of the checks that a robustness curve has to pass: see `attack_checks.sanity`."""
     from sparselib import attack_checks  # it calls the attacks of this module
 
     return attack_checks.sanity(model, samples, eps=eps, norm=norm, transfer_from=transfer_from, seed=seed)
 
 
-def _checked(x, y, eps, norm):
+def _checked(model, x, y, eps, norm):
     checks.labels(y, checks.images(x, unit_range=True))
+    on_device_of(model, x)
     checks.number("eps", eps, 0)
     checks.choice("norm", norm, NORMS)
     return x.detach(), y
@@ -178,9 +179,8 @@ def _rank(model, x, y, loss, targeted):
     with torch.no_grad():
         logits = checks.logits(model(x), x)
         value = _loss(logits, y, loss, targeted).double()
-    return value / (1 + value.abs()) + 2 * _success(
-        logits, y, targeted
-    )  # the loss in its order within (-1, 1), above it every success
+    # the loss in its order within (-1, 1), above it every success
+    return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
 
 
 def _norms(delta):
@@ -191,7 +191,10 @@ def _steepest(gradient, norm):
     """Return the direction of norm 1 along which the loss rises fastest; 0 where the gradient is 0."""
     if norm == "linf":
         return gradient.sign()
-    return gradient / _norms(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+    tiny = torch.finfo(gradient.dtype).tiny
+    # Of a network that is very sure the gradient is so small that its squares are 0: first to a largest entry of 1.
+    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
+    return gradient / _norms(gradient).clamp_min(tiny)
 
 
 def _projected(delta, eps, norm):

@@ -60,13 +60,12 @@ class ODIN(Detector):
         self.eps = checks.number("eps", eps, 0)
 
     def _score(self, x):
-        inner = _pytorch_ood().ODIN(self.model, eps=self.eps, temperature=self.temperature)
-        gradients = [(p, None if p.grad is None else p.grad.clone()) for p in self.model.parameters()]
+        def logits(part):
+            return checks.logits(self.model(part), part)
+
+        inner = _pytorch_ood().ODIN(logits, eps=self.eps, temperature=self.temperature)
         with evaluating(self.model):
-            scores = torch.cat([inner.predict(part.detach().clone()) for part in x.split(512)])
-        for parameter, gradient in gradients:  # its backward pass adds to them
-            parameter.grad = gradient
-        return scores
+            return torch.cat([inner.predict(part) for part in x.split(512)])
 
 
 class _OnFeatures(Detector):

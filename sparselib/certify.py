@@ -11,7 +11,7 @@ import torch
 from scipy import special
 
 from sparselib import checks, seeds
-from sparselib.models import evaluating
+from sparselib.models import evaluating, on_device_of
 
 ABSTAIN = -1
 
@@ -36,7 +36,7 @@ def certify(model, x, sigma, *, n0=100, n=1000, alpha=0.001, batch_size=512, see
         radius float32 (N,): at least 0, and 0 where it abstains.
     Raises: ValueError/TypeError for bad arguments.
     """
-    checks.images(x)
+    on_device_of(model, checks.images(x))
     checks.number("sigma", sigma, 0, low_open=True)
     checks.integer("n0", n0, low=1)
     checks.integer("n", n, low=1)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from sparselib import checks, training
-from sparselib.models import device_of
+from sparselib.models import device_of, on_device_of
 
 
 class Detector:
@@ -45,8 +45,7 @@ class Detector:
         checks.images(x)
         if self.shape and tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        if x.device != device_of(self.model):
-            raise ValueError(f"x must be on the device of the model, {device_of(self.model)}, got {x.device}")
+        on_device_of(self.model, x)
         if not len(x):
             return x.new_zeros(0)
         scores = self._score(x).detach()
@@ -69,20 +68,45 @@ def head(model):
     return layers[-1]
 
 
-def features(model, x, *, batch_size=512, of=None):
-    """Return the inputs of a layer of the model, the last linear one by default, (N, D) or (N, C, H, W)."""
-    caught = []
-    hook = (of or head(model)).register_forward_pre_hook(lambda layer, inputs: caught.append(inputs[0].detach()))
-    try:
-        training.logits(model, x, batch_size=batch_size)
-    finally:
-        hook.remove()
-    return torch.cat(caught)
+def features(model, x, *, batch_size=512):
+    """Return the inputs (N, D) of the model's last linear layer.
+
+    Raises ValueError where that layer does not give the model's prediction (an ensemble, a layer declared out of
+    order): what a score reads there would not be about the model.
+    """
+    inputs, outputs, logits = _through(model, head(model), x, batch_size)
+    same = outputs is not None and outputs.shape == logits.shape
+    if not (same and torch.allclose(outputs.softmax(1), logits.softmax(1), rtol=1e-3, atol=1e-5)):
+        raise ValueError(
+            f"{type(model).__name__} does not end in its last linear layer, of shape {tuple(head(model).weight.shape)}:"
+            " its features cannot be read"
+        )
+    return inputs
 
 
-def maps(model, x):
-    """Return the feature maps (N, C, H, W) that the model's last average pooling reads, else the features as 1×1."""
+def maps(model, x, *, batch_size=512):
+    """Return the feature maps (N, C, H, W) whose spatial mean is the features, else the features as 1×1.
+
+    They are sought at the last average pooling; where it is another one, or more layers follow, there are none.
+    """
+    h = features(model, x, batch_size=batch_size)
     pools = [m for m in model.modules() if isinstance(m, (nn.AdaptiveAvgPool2d, nn.AvgPool2d))]
     if pools:
-        return features(model, x, of=pools[-1])
-    return features(model, x)[:, :, None, None]
+        found = _through(model, pools[-1], x, batch_size)[0]
+        plain = found is not None and found.ndim == 4 and found.shape[:2] == h.shape
+        if plain and torch.allclose(found.mean((2, 3)), h, rtol=1e-3, atol=1e-5):
+            return found
+    return h[:, :, None, None]
+
+
+def _through(model, layer, x, batch_size):
+    """Return what goes into one layer of the model, what comes out of it, and the logits."""
+    caught = []
+    hook = layer.register_forward_hook(lambda _, inputs, output: caught.append((inputs[0].detach(), output.detach())))
+    try:
+        logits = training.logits(model, x, batch_size=batch_size)
+    finally:
+        hook.remove()
+    if not caught:  # a layer that is not used
+        return None, None, logits
+    return *(torch.cat(parts) for parts in zip(*caught, strict=True)), logits

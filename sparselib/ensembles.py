@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sparselib import checks
-from sparselib.models import evaluating
+from sparselib.models import evaluating, on_device_of
 
 
 class Ensemble(nn.Module):
@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
 
     def forward(self, x):
         """Return log p̄ (N, K), computed without leaving the logarithms: finite however sure the members are."""
-        return self._mean(self._log_probabilities(x))
+        return self._mean(self._logits(x).log_softmax(2))
 
     def disagreement(self, x, *, batch_size=512):
         """Return the mutual information (N,) in [0, log M] between the class and the member, in nats.
@@ -40,23 +40,27 @@ class Ensemble(nn.Module):
         H(p̄) − (1/M)·Σ_m H(p_m): 0 when all members say the same, log M when each is sure of another class. It leaves
         out what every member is unsure of (Depeweg et al. 2018, https://arxiv.org/abs/1710.07283). In eval mode,
         without gradients; modes are given back as found.
+        Raises: ValueError when a member lies on another device than x or gives logits that are not finite.
         """
         checks.images(x)
         checks.integer("batch_size", batch_size, low=1)
+        for position, member in enumerate(self.members):
+            on_device_of(member, x, name=f"x, to be scored by members[{position}],")
         with evaluating(self), torch.no_grad():
-            return torch.cat([self._information(self._log_probabilities(part)) for part in x.split(batch_size)])
+            return torch.cat([self._information(part) for part in x.split(batch_size)])
 
-    def _log_probabilities(self, x):
+    def _logits(self, x):
         logits = [member(x) for member in self.members]
         shapes = [tuple(z.shape) for z in logits]  # shapes only: looking at values would rule out torch.func.vmap
         if len(set(shapes)) > 1 or len(shapes[0]) != 2:
             raise ValueError(f"members must all give logits (N, K) for the same K classes, got shapes {shapes}")
-        return torch.stack(logits).log_softmax(2)  # (M, N, K)
+        return torch.stack(logits)  # (M, N, K)
 
     def _mean(self, log_p):
         return log_p.logsumexp(0) - math.log(len(self.members))  # (N, K)
 
-    def _information(self, log_p):
+    def _information(self, x):
+        log_p = torch.stack([checks.logits(z, x) for z in self._logits(x)]).log_softmax(2)
         own = _entropy(log_p).mean(0)  # (N,)
         return (_entropy(self._mean(log_p)) - own).clamp_min(0)  # rounding can make it −1e-8
 

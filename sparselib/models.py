@@ -176,3 +176,11 @@ def device_of(model):
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def on_device_of(model, x, *, name="x"):
+    """Return `x` if it lies where the model does, or the model has no tensors; else raise ValueError."""
+    lies = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), x.device)
+    if x.device != lies:
+        raise ValueError(f"{name} must be on the device of the model, {lies}, got {x.device}")
+    return x

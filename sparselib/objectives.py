@@ -74,6 +74,9 @@ class OutlierExposure:
     weight: float = 0.5
 
     def __call__(self, model, x, y, *, seed=0):
+        if self.outliers.shape[1:] != x.shape[1:] or not len(self.outliers):
+            expected, got = tuple(x.shape[1:]), tuple(self.outliers.shape)
+            raise ValueError(f"outliers must be images of the inputs' shape {expected}, at least one, got {got}")
         drawn = torch.randint(len(self.outliers), (len(x),), generator=seeds.generator(seed, "outliers"))
         logits = model(torch.cat([x, self.outliers[drawn].to(x)]))
         inside, outside = logits.split(len(x))

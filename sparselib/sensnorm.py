@@ -100,7 +100,8 @@ class GradNorm(Detector):
     """−‖∂L/∂W‖₁ of the last layer, for L = Σ_c −log p_c (Huang et al. 2021, https://arxiv.org/abs/2110.00218).
 
     In closed form ‖h‖₁·‖K·p − 1‖₁, with the features h and probabilities p of K classes. The norm is *larger* for
-    inputs of a known kind, hence the sign. `layers="all"` takes all prunable weights instead, by the gradient engine.
+    inputs of a known kind, hence the sign. `layers="all"` takes all prunable weights instead, by the gradient engine,
+    and any model; the closed form needs one that ends in a linear layer.
     """
 
     def __init__(self, layers="last"):

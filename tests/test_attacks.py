@@ -10,7 +10,7 @@ import torch
 from foolbox import attacks as oracle
 from torch import nn
 
-from sparselib import attacks, autoattack, models, training
+from sparselib import attacks, autoattack, data, models, training
 
 FOOLBOX_FGSM = {"linf": oracle.LinfFastGradientAttack, "l2": oracle.L2FastGradientAttack}
 FOOLBOX_PGD = {"linf": oracle.LinfProjectedGradientDescentAttack, "l2": oracle.L2ProjectedGradientDescentAttack}
@@ -89,6 +89,20 @@ def test_l2_start_is_uniform_in_the_ball():
     radius = start.flatten(1).norm(dim=1)
     assert radius.max() <= 2
     assert abs((radius <= 1).float().mean() - 0.25) < 0.02  # area grows with r²
+
+
+@pytest.mark.parametrize("scale", [20, 1e-25])
+def test_l2_steps_have_their_length_however_small_the_gradient(trained, test, scale):
+    """A very sure network, and one that hardly answers: the squares of the gradients are 0 in float32."""
+    x, y = test.x[:100], test.y[:100]
+    net = Around(trained, lambda inner, x: scale * inner(x))
+    gradient = attacks._gradient(*attacks._forward(net, x), y, "ce", False)
+    assert (gradient.flatten(1).abs().amax(1) < 1e-10).any()
+    lengths = _distance(attacks._steepest(gradient, "l2"), torch.zeros_like(x), "l2")
+    assert ((lengths - 1).abs() < 1e-6).logical_or(gradient.flatten(1).abs().amax(1) == 0).all()
+    assert _distance(attacks.fgsm(net, x, y, 0.5, norm="l2"), x, "l2").max() <= 0.5 * (1 + 1e-6)
+    in_float64 = attacks._steepest(gradient.double(), "l2").float()
+    torch.testing.assert_close(attacks._steepest(gradient, "l2"), in_float64, rtol=1e-4, atol=1e-6)
 
 
 def test_eps_zero_returns_the_input_and_the_model_is_left_alone(trained, test):
@@ -270,6 +284,14 @@ def test_sanity_refuses_what_it_cannot_judge(trained, test):
         attacks.sanity(trained, test, eps=0)
     with pytest.raises(ValueError, match="unknown norm 'l1'"):
         attacks.sanity(trained, test, eps=0.1, norm="l1")
+    with pytest.raises(ValueError, match=r"samples.x must lie in \[0, 1\], got values in \[0, 2\]"):
+        attacks.sanity(trained, data.Samples(2 * test.x, test.y, test.classes, "bright"))
+
+
+def test_sanity_without_a_radius_takes_the_usual_one(trained, test):
+    few = test.take(slice(0, 40))
+    assert attacks.sanity(trained, few) == attacks.sanity(trained, few, eps=8 / 255)
+    assert attacks.sanity(trained, few, norm="l2") == attacks.sanity(trained, few, eps=0.5, norm="l2")
 
 
 @pytest.fixture
@@ -395,6 +417,16 @@ def test_bad_arguments_are_named(trained, test):
             lambda: attacks.fgsm(trained, x.repeat(1, 3, 1, 1), y, 0.1),
         ),
     ]
+    elsewhere = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10, device="meta"))
+    sure = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
+    broken = Around(trained, lambda net, x: net(x) * torch.nan)
+    for attack in (attacks.fgsm, attacks.pgd, attacks.autoattack):
+        bad += [
+            (ValueError, "x must be on the device of the model, meta, got cpu", partial(attack, elsewhere, x, y, 0.1)),
+            (ValueError, "model must have at least 2 classes, got 1", partial(attack, sure, x, y * 0, 0.1)),
+            (ValueError, "logits that are NaN or infinite", partial(attack, broken, x, y, 0.1)),
+            (ValueError, r"x must lie in \[0, 1\]", partial(attack, trained, x - 1, y, 0.1)),
+        ]
     for kind, message, call in bad:
         with pytest.raises(kind, match=message):
             call()

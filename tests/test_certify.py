@@ -146,6 +146,12 @@ def test_bad_arguments_are_named(points):
         (ValueError, "batch_size must be at least 1", lambda: certify.certify(model, points, 0.25, batch_size=0)),
         (ValueError, "x must be finite", lambda: certify.certify(model, points * math.nan, 0.25)),
         (ValueError, "logits that are NaN", lambda: certify.certify(lambda_net(math.nan), points, 0.25)),
+        (ValueError, "at least 2 classes, got 1", lambda: certify.certify(one_class(), points, 0.25)),
+        (
+            ValueError,
+            "x must be on the device of the model, meta, got cpu",
+            lambda: certify.certify(one_class().to("meta"), points, 0.25),
+        ),
         (ValueError, "alpha must be", lambda: certify.radius_cap(0.25, 100, 2)),
         (ValueError, "sigma must be", lambda: certify.radius_cap(-1, 100, 0.1)),
         (ValueError, "n must be at least 1", lambda: certify.radius_cap(1, 0, 0.1)),
@@ -154,6 +160,10 @@ def test_bad_arguments_are_named(points):
     for kind, message, call in bad:
         with pytest.raises(kind, match=message):
             call()
+
+
+def one_class():
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
 
 
 def lambda_net(value):

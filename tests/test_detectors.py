@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparselib import baselines, data, detection, detectors, masks, models, pruning, sensnorm, vision
+from sparselib import baselines, data, detection, detectors, ensembles, masks, models, pruning, sensnorm, vision
 
 vision.torchvision()
 pytorch_ood = pytest.importorskip("pytorch_ood.detector")
@@ -134,6 +134,33 @@ def test_gradnorm_is_the_norm_of_the_last_layers_gradient(trained, test):
     )
 
 
+def test_a_score_of_the_last_layer_needs_a_network_that_ends_in_it(trained, train, test):
+    """An ensemble's last linear layer is its last member's: what is read there is not about the ensemble."""
+    other = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=8, seed=1)
+    ensemble = ensembles.Ensemble([trained, other])
+    unused = torch.nn.Sequential(trained, torch.nn.Identity())
+    unused[1].never = torch.nn.Linear(3, 3)
+    for name in ("gradnorm", "mahalanobis", "knn", "vim", "react", "dice", "ash"):
+        for net in (ensemble, unused):
+            with pytest.raises(ValueError, match="does not end in its last linear layer"):
+                detectors.build(name).fit(net, train).score(test.x[:3])
+    # The same prediction in other logits is no obstacle.
+    normalised = torch.nn.Sequential(trained, torch.nn.LogSoftmax(1))
+    for name in ("gradnorm", "knn"):
+        ours, theirs = (detectors.build(name).fit(net, train).score(test.x[:9]) for net in (normalised, trained))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_ash_reads_the_maps_that_the_features_are_the_mean_of(trained, test):
+    x = test.x[:5]
+    found = detection.maps(trained, x)
+    assert found.shape[2:] != (1, 1)
+    torch.testing.assert_close(found.mean((2, 3)), detection.features(trained, x))
+    between = torch.nn.Sequential(*trained[:-1], torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    between[-3] = torch.nn.Linear(detection.head(trained).in_features, 64)
+    torch.testing.assert_close(detection.maps(between.eval(), x)[..., 0, 0], detection.features(between, x))
+
+
 def test_profile_is_a_mahalanobis_distance_of_log_sensitivities(trained, train, test):
     detector = detectors.build("profile").fit(trained, train)
     vectors = detector._vector(trained, test.x[:5])
@@ -192,10 +219,12 @@ def test_sensnorm_and_gradnorm_run_in_pytorch_oods_benchmark(trained, train, tes
 def test_foreign_networks_go_in_without_change():
     torchvision = vision.torchvision()
     x = torch.rand(3, 3, 32, 32)
+    samples = data.Samples(torch.rand(40, 3, 32, 32), torch.arange(40) % 5, tuple("abcde"), "noise")
     for build in (torchvision.models.resnet18, torchvision.models.mobilenet_v3_small):
         net = build(num_classes=5).eval()
-        for name in ("msp", "gradnorm", "sensnorm"):
-            assert detectors.build(name).fit(net).score(x).shape == (3,)
+        for name in detectors.NAMES:
+            options = {"dimensions": 8} if name == "vim" else {}
+            assert detectors.build(name, **options).fit(net, samples).score(x).shape == (3,), name
     vit = torchvision.models.VisionTransformer(
         image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5
     ).eval()
@@ -228,6 +257,11 @@ def test_bad_use_is_named(trained, train, test):
     broken = copy.deepcopy(trained)
     with torch.no_grad():
         broken[-1].bias[0] = torch.nan
-    for name in ("msp", "sensnorm"):
-        with pytest.raises(ValueError, match="NaN"):
-            detectors.build(name).fit(broken).score(test.x[:3])
+    one_class = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
+    for name in detectors.NAMES:
+        with pytest.raises(ValueError, match="logits that are NaN or infinite"):
+            detectors.build(name).fit(broken, train).score(test.x[:3])
+        with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+            detectors.build(name).fit(one_class, train).score(test.x[:3])
+    with pytest.raises(ValueError, match="x must be on the device of the model, meta, got cpu"):
+        detectors.build("msp").fit(one_class.to("meta")).score(test.x[:3])

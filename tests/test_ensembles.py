@@ -112,5 +112,14 @@ def test_bad_members_are_named(trained, test):
     other = models.build("convnet", in_channels=1, num_classes=4, image_size=8, width=4)
     with pytest.raises(ValueError, match=r"same K classes, got shapes \[\(2, 10\), \(2, 4\)\]"):
         Ensemble([trained, other])(test.x[:2])
+    broken = copy.deepcopy(trained)
+    with torch.no_grad():
+        broken[-1].bias[0] = math.nan
+    with pytest.raises(ValueError, match="logits that are NaN or infinite"):
+        Ensemble([trained, broken]).disagreement(test.x[:2])
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        Ensemble([nn.Sequential(nn.Flatten(), nn.Linear(64, 1))] * 2).disagreement(test.x[:2])
+    with pytest.raises(ValueError, match=r"members\[1\], must be on the device of the model, meta, got cpu"):
+        Ensemble([trained, copy.deepcopy(trained).to("meta")]).disagreement(test.x[:2])
     with pytest.raises(ValueError, match="x must be finite"):
         Ensemble([trained]).disagreement(test.x[:2] * math.nan)

@@ -68,6 +68,9 @@ def test_objectives_are_their_formulas(trained, train):
         clean.item(), abs=1e-5
     )
     outliers = torch.rand(5, 1, 8, 8)
+    for other in (torch.rand(5, 1, 12, 12), torch.rand(5, 3, 8, 8), outliers[:0]):
+        with pytest.raises(ValueError, match=r"outliers must be images of the inputs' shape \(1, 8, 8\), at least one"):
+            objectives.OutlierExposure(other)(trained, x, y)
     exposed = objectives.OutlierExposure(outliers[:1], weight=0.5)(trained, x, y)[0].detach()
     to_uniform = -trained(outliers[:1]).detach().log_softmax(1).mean()
     assert exposed.item() == pytest.approx((clean + 0.5 * to_uniform).item(), abs=1e-5)
