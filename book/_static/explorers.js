@@ -31,34 +31,36 @@
   // data: {unit, detectors: {name: {id: [scores], ood: [scores]}}}
   function threshold(root, data) {
     const names = Object.keys(data.detectors);
-    const slider = make("input", { type: "range", min: 0, max: 1000, value: 500 });
+    const slider = make("input", { type: "range", min: 0 });
     const ends = [
-      ["95 % of anomalies caught", (s) => quantile(s.ood, 0.05)],
-      ["95 % of ordinary inputs pass", (s) => quantile(s.id, 0.95)],
-    ].map(([text, place]) => {
+      ["95 % of anomalies caught", () => moveTo(catching())],
+      ["95 % of ordinary inputs pass", () => { moveTo(passing()); slider.value = Number(slider.value) + 1; }],
+    ].map(([text, move]) => {
       const button = make("button", { type: "button" }, text);
-      button.addEventListener("click", () => { moveTo(place(scores)); draw(); });
+      button.addEventListener("click", () => { move(); draw(); });
       return button;
     });
     const plot = make("div", { class: "plots" });
     const told = make("p", { "aria-live": "polite", class: "told" });
     root.append(choice("Detector", names, (n) => { load(n); draw(); }), control("Threshold", slider), ...ends, plot, told);
-    let scores, low, high;
+    let scores, points, low, high;
 
+    const sorted = (values) => [...values].sort((a, b) => a - b);
     function load(name) {
       const raw = data.detectors[name];
-      const all = [...raw.id, ...raw.ood].sort((a, b) => a - b);
-      scores = raw;
-      [low, high] = [all[0], all[all.length - 1]];
+      scores = { id: sorted(raw.id), ood: sorted(raw.ood) };
+      points = sorted(new Set([...raw.id, ...raw.ood]));
+      [low, high] = [points[0], points[points.length - 1]];
+      slider.max = points.length; // the slider counts scores, so that each step tells, and its end flags nothing
+      moveTo(catching());
     }
-    const quantile = (values, q) => {
-      const sorted = [...values].sort((a, b) => a - b);
-      // the highest threshold t such that a share 1 − q of the values is at or above t
-      return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
-    };
-    const at = () => low + (slider.value / 1000) * (high - low);
-    const moveTo = (t) => { slider.value = Math.floor((1000 * (t - low)) / (high - low || 1)); };
+    // the highest threshold at or above which 95 % of the anomalies lie; the lowest score that 95 % of the others reach
+    const catching = () => scores.ood[Math.floor(0.05 * scores.ood.length)];
+    const passing = () => scores.id[Math.ceil(0.95 * scores.id.length) - 1];
+    const at = () => points[slider.value] ?? Infinity;
+    const moveTo = (t) => { slider.value = points.indexOf(t); };
     const above = (values, t) => values.filter((v) => v >= t).length / values.length;
+    const upTo = (values, t) => values.filter((v) => v <= t).length / values.length;
 
     function histogram(t) {
       const bins = 40, w = 420, h = 190, bottom = 165;
@@ -74,20 +76,19 @@
         const tall = (150 * v) / top;
         view.append(make("rect", { class: kind, x: (i * w) / bins, y: bottom - tall, width: w / bins - 0.5, height: tall }));
       }));
-      const x = (w * (t - low)) / (high - low || 1);
+      const x = Math.min(w, (w * (t - low)) / (high - low || 1));
       view.append(make("line", { class: "mark", x1: x, x2: x, y1: 5, y2: bottom }));
       view.append(make("line", { class: "axis", x1: 0, x2: w, y1: bottom, y2: bottom }));
-      view.append(make("text", { x: 0, y: h - 8 }, "ordinary ← score → anomalous"));
+      view.append(make("text", { x: 0, y: h - 8 }, "ordinary inputs (blue) ← score → anomalies (orange)"));
       return view;
     }
 
     function roc(tpr, fpr) {
       const s = 165;
-      const view = make("svg", { viewBox: `-30 0 ${s + 45} ${s + 28}`, role: "img", "aria-label": "ROC curve, with the threshold's point" });
-      const points = [...new Set([...scores.id, ...scores.ood])].sort((a, b) => b - a);
+      const view = make("svg", { viewBox: `-30 0 ${s + 45} ${s + 28}`, style: "max-width: 16rem", role: "img", "aria-label": "ROC curve, with the threshold's point" });
       const step = Math.max(1, Math.floor(points.length / 200));
       let path = `M0 ${s}`;
-      for (let i = 0; i < points.length; i += step) path += `L${(s * above(scores.id, points[i])).toFixed(1)} ${(s * (1 - above(scores.ood, points[i]))).toFixed(1)}`;
+      for (let i = points.length - 1; i >= 0; i -= step) path += `L${(s * above(scores.id, points[i])).toFixed(1)} ${(s * (1 - above(scores.ood, points[i]))).toFixed(1)}`;
       view.append(make("path", { class: "chance", d: `M0 ${s}L${s} 0` }), make("path", { class: "curve", d: `${path}L${s} 0` }));
       view.append(make("path", { class: "axis", d: `M0 0V${s}H${s}` }), make("circle", { class: "mark", cx: s * fpr, cy: s * (1 - tpr), r: 5 }));
       view.append(make("text", { x: 0, y: s + 18 }, "ordinary inputs flagged →"));
@@ -98,15 +99,15 @@
     function draw() {
       const t = at(), tpr = above(scores.ood, t), fpr = above(scores.id, t);
       plot.replaceChildren(histogram(t), roc(tpr, fpr));
-      const worst = quantile(scores.ood, 0.05), pass = quantile(scores.id, 0.95);
-      told.textContent = `At threshold ${t.toPrecision(3)}: ${percent(tpr)} of the anomalies are caught, ${percent(fpr)} of the ` +
-        `ordinary inputs are flagged. FPR95, anomalies positive: ${percent(above(scores.id, worst))} of the ordinary inputs are flagged ` +
-        `when 95 % of the anomalies are caught. FPR95, ordinary inputs positive: ${percent(1 - above(scores.ood, pass))} of the anomalies ` +
+      const name = t === Infinity ? "above all scores" : t.toPrecision(3);
+      slider.setAttribute("aria-valuetext", name);
+      told.textContent = `At threshold ${name}: ${percent(tpr)} of the anomalies are caught, ${percent(fpr)} of the ` +
+        `ordinary inputs are flagged. FPR95, anomalies positive: ${percent(above(scores.id, catching()))} of the ordinary inputs are flagged ` +
+        `when 95 % of the anomalies are caught. FPR95, ordinary inputs positive: ${percent(upTo(scores.ood, passing()))} of the anomalies ` +
         `pass when 95 % of the ordinary inputs do.`;
     }
     slider.addEventListener("input", draw);
     load(names[0]);
-    moveTo(quantile(scores.ood, 0.05));
     draw();
   }
 
@@ -130,10 +131,10 @@
 
     function bars(probabilities) {
       const view = make("svg", { viewBox: "0 0 160 150", role: "img", "aria-label": "probability of each class" });
-      const step = 150 / probabilities.length;
+      const step = 150 / probabilities.length, left = 10 + 6 * Math.max(...data.classes.map((c) => c.length));
       probabilities.forEach((p, k) => {
         view.append(make("text", { x: 0, y: (k + 0.75) * step }, data.classes[k]));
-        view.append(make("rect", { class: k === image.label ? "id" : "ood", x: 16, y: k * step + 2, width: Math.max(0.5, 140 * p), height: step - 4 }));
+        view.append(make("rect", { class: k === image.label ? "id" : "ood", x: left, y: k * step + 2, width: Math.max(0.5, (156 - left) * p), height: step - 4 }));
       });
       return view;
     }
