@@ -148,7 +148,10 @@ def _gradient(x, logits, y, loss, targeted):
         value = _loss(logits, y, loss, targeted).sum()
     if not value.requires_grad:
         return torch.zeros_like(x)
-    return torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
+    gradient = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
+    if not torch.isfinite(gradient).all():
+        raise ValueError("model has a gradient that is NaN or infinite")
+    return gradient
 
 
 def _climb(model, x, y, start, eps, norm, steps, step_size, goal, early_stop):

@@ -21,6 +21,8 @@ REFERENCE_SAMPLES = 2000  # how many training inputs a reference or a profile is
 class SensNorm(Detector):
     """‖S(θ; x)‖_p: the norm of the saliency S of a pruning criterion, measured on one input.
 
+    The defaults are the plain form; `detectors.build("sensnorm")` starts from `HEADLINE` instead.
+
     Args:
         criterion: "snip", S = θ⊙g; "crop" and "grasp", S = θ⊙Hg; "snap", θ⊙g summed over each unit.
         norm: p > 0, or infinity.

@@ -417,6 +417,8 @@ def test_bad_arguments_are_named(trained, test):
             lambda: attacks.fgsm(trained, x.repeat(1, 3, 1, 1), y, 0.1),
         ),
     ]
+    kinked = Around(trained, lambda net, z: net(z) + 0 * (z - z).sqrt().flatten(1).sum(1, keepdim=True))
+    bad.append((ValueError, "gradient that is NaN", lambda: attacks.fgsm(kinked, x, y, 0.1)))
     elsewhere = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10, device="meta"))
     sure = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
     broken = Around(trained, lambda net, x: net(x) * torch.nan)

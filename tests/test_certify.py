@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 
-from sparselib import certify, models
+from sparselib import certify, models, training
 
 
 class Linear(nn.Module):
@@ -123,6 +123,16 @@ def test_model_and_random_states_are_left_alone(trained, test):
     assert all(p.grad is None for p in net.parameters()) and not first[1].requires_grad
     assert torch.equal(states[0], torch.random.get_rng_state())
     assert (states[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_training_with_noise_makes_larger_certificates(train, test):
+    certified = []
+    for noise in (None, 0.5):
+        net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=8, mean=0.3, std=0.4)
+        training.fit(net, train, epochs=8, noise=noise, progress=False)
+        prediction, radius = certify.certify(net, test.x[:60], 0.5, n0=50, n=300)
+        certified.append(torch.where(prediction == test.y[:60], radius, 0).mean().item())
+    assert certified[1] > 1.3 * certified[0] > 0
 
 
 def test_empty_batch(trained, test):
