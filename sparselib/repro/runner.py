@@ -1,18 +1,25 @@
 """Compute the cells that the store lacks, each once, in parallel."""
 
+import os
+import socket
+import threading
 import time
 from collections import defaultdict
-from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 
 import pandas as pd
 import torch
-from joblib.externals.loky import ProcessPoolExecutor
-from tqdm import tqdm
+from threadpoolctl import threadpool_limits
 
-from sparselib.repro import project, source
+from sparselib.repro import cluster, project, source, workers
 from sparselib.repro.cells import CellError
+from sparselib.repro.progress import Bar, Durations
 from sparselib.repro.store import Store
+
+SHARES = 16  # each worker gets its part of the work in so many pieces at least: the last ones are short
+LONGEST = 10.0  # seconds of a piece, where they can be foreseen
 
 
 def closure(cells):
@@ -34,72 +41,140 @@ def missing(cells, store):
     return [c for c in closure(cells) if store.get(c.what, c.key) is None]
 
 
-def compute(cells, store, *, jobs=1, progress=True):
-    """Make sure that the store has every cell. Raises CellError at the first failure; what is done stays done.
+def compute(cells, store, *, jobs=1, scheduler=None, progress=True):
+    """Make sure that the store has every cell.
 
-    Cells that read the same network go to a worker together, so that it is loaded once. Every worker computes on one
-    thread: results do not depend on `jobs`, and the cores are not oversubscribed.
+    Args:
+        jobs: worker processes on this machine; 1: this process computes.
+        scheduler: address of a Dask scheduler, whose workers compute instead; they must share the store's folder.
+    Raises: CellError at the first failure, WorkerError when the workers cannot go on; what is done stays done.
+
+    Every worker computes on one thread: results do not depend on `jobs`, and the cores are not oversubscribed.
     """
-    todo = missing(cells, store)
-    groups = defaultdict(list)
-    for cell in todo:
-        groups[cell.key if cell.makes_network else tuple(c.key for c in cell.inputs())].append(cell)
-    groups = list(groups.values())
-    jobs = min(jobs, len(groups))
-    with tqdm(total=len(todo), desc="cells", unit="cell", disable=not progress or not todo, smoothing=0.1) as bar:
-        if jobs <= 1:
-            for group in groups:
-                work(group, store.folder)
-                bar.update(len(group))
-        else:
-            _in_parallel(groups, store.folder, jobs, bar)
-
-
-def _in_parallel(groups, folder, jobs, bar):
-    """Run the groups on `jobs` processes, each as soon as the networks it reads are there."""
-    unmade = {cell.key for group in groups for cell in group}
-    waiting, running = list(groups), {}
-    executor = ProcessPoolExecutor(max_workers=jobs)
+    pool = cluster.Cluster(scheduler, store.folder) if scheduler else None  # first: it may not be there
     try:
-        while waiting or running:
-            ready = [g for g in waiting if not any(c.key in unmade for cell in g for c in cell.inputs())]
-            for group in ready:
-                waiting.remove(group)
-                running[executor.submit(work, group, folder)] = group
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                group = running.pop(future)
-                future.result()
-                unmade -= {cell.key for cell in group}
-                bar.update(len(group))
+        known, todo = Durations(), {}
+        for cell in closure(cells):
+            record = store.get(cell.what, cell.key)
+            if record is None:
+                todo[cell.key] = cell
+            else:
+                known.learn(_kind(cell), record["seconds"])
+        guess = _guesses(todo, known, store)
+        tasks = _tasks(todo, guess, pool.slots() if pool else jobs, store.folder)
+        if pool is None:
+            jobs = min(jobs, len(tasks))
+            pool = workers.Processes(jobs) if jobs > 1 else workers.Here()
+        with Bar(todo, guess, unit="cells", shown=progress) as bar:
+
+            def done(task, seconds):
+                keys = task.arguments[1]
+                for key, taken in zip(keys, seconds, strict=True):
+                    if taken is not None:
+                        known.learn(_kind(todo[key]), taken)
+                bar.done(keys, sum(taken or 0.0 for taken in seconds))
+
+            workers.carry_out(work, tasks, pool, done=done, tick=bar.refresh)
+        if scheduler:
+            _wait_until_visible(todo.values(), store)
     except BaseException:
-        executor.shutdown(wait=False, kill_workers=True)
+        if pool:
+            pool.stop(now=True)
         raise
-    executor.shutdown()
+    pool.stop()
 
 
-def work(cells, folder):
-    """Compute the cells of one group, in this process, on one thread. A cell that someone else has made is skipped."""
-    store = Store(folder)
-    threads = torch.get_num_threads()
+def _kind(cell):
+    """Return what the time of a cell depends on most, from the general to the particular."""
+    return (type(cell).__name__, *sorted(thing.__name__ for thing in cell.chosen()))
+
+
+def _guesses(todo, known, store):
+    """Return a function: key -> the seconds that the cell may take, None when nothing like it is known."""
+    kinds, before = {}, {}
+    for key, cell in todo.items():
+        kinds[key] = _kind(cell)
+        if relatives := store.relatives(cell.what):  # the same cell, as older code computed it
+            before[key] = relatives[0]["seconds"]
+    return lambda key: before[key] if key in before else known.guess(kinds[key])
+
+
+def _tasks(todo, guess, slots, folder):
+    """Return the cells as tasks: those that read the same network together, in pieces of bounded length."""
+    groups = defaultdict(list)
+    for key, cell in todo.items():
+        groups[key if cell.makes_network else tuple(c.key for c in cell.inputs())].append(key)
+    seconds = {key: guess(key) or 1.0 for key in todo}
+    limit = min(LONGEST, sum(seconds.values()) / (SHARES * max(1, slots)))
+    return [
+        workers.Task(
+            label=str(todo[piece[0]]) + (f" and {len(piece) - 1} more" if len(piece) > 1 else ""),
+            arguments=([todo[key] for key in piece], piece, folder),
+            makes=frozenset(piece),
+            needs=frozenset(c.key for key in piece for c in todo[key].inputs()) & todo.keys(),
+            weight=sum(seconds[key] for key in piece),
+            kind=_kind(todo[piece[0]])[0],
+        )
+        for group in groups.values() for piece in _pieces(group, seconds, limit)
+    ]  # fmt: skip
+
+
+def _pieces(keys, seconds, limit):
+    """Return the keys cut into lists of `limit` seconds at most, or of one."""
+    pieces, length = [], limit
+    for key in keys:
+        if length + seconds[key] > limit:
+            pieces.append([])
+            length = 0.0
+        pieces[-1].append(key)
+        length += seconds[key]
+    return pieces
+
+
+_one = threading.Lock()  # a Dask worker may have several threads; networks and torch's settings are shared by them
+
+
+def work(cells, keys, folder):
+    """Compute cells that have these keys, on one thread. Returns the seconds of each; None: someone else made it.
+
+    Raises CellError when a key is another here: other code, data or versions than where the cells come from.
+    """
+    store, seconds = Store(folder), []
+    with _one, _one_thread():
+        for cell, key in zip(cells, keys, strict=True):
+            if cell.key != key:
+                raise CellError(
+                    f"{cell}: the worker (process {os.getpid()} on {socket.gethostname()}) has other code, data or "
+                    "package versions than the process that asks; make them equal, or start again if the code was "
+                    "edited meanwhile"
+                )
+            with store.locked(cell.what, cell.key):
+                made = store.get(cell.what, cell.key) is None
+                seconds.append(_make(cell, store) if made else None)
+    return seconds
+
+
+@contextmanager
+def _one_thread():
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for cell in cells:
-            with store.locked(cell.what, cell.key):
-                if store.get(cell.what, cell.key) is None:
-                    _make(cell, store)
+        with threadpool_limits(1):  # of numpy's libraries, too
+            yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _make(cell, store):
+    """Compute the cell, save it, and return the seconds it took."""
     started = time.perf_counter()
     try:
-        rows, net = cell.compute(lambda needed: _network(store.folder, needed.what, needed.key))
+        rows, net = cell.compute(lambda needed: deepcopy(_network(store.folder, needed.what, needed.key)))
     except Exception as error:
         raise CellError(f"{cell}: {type(error).__name__}: {error}") from error
     parts = cell.parts()
     store.put_code(parts["code"], cell.code())
+    seconds = round(time.perf_counter() - started, 3)
     record = {
         "cell": type(cell).__name__,
         "columns": cell.columns(),
@@ -107,9 +182,10 @@ def _make(cell, store):
         "parts": parts,
         "commit": project.commit(),
         "device": "cpu",
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": seconds,
     }
     store.put(cell.what, cell.key, record, net)
+    return seconds
 
 
 @lru_cache(maxsize=2)
@@ -117,11 +193,24 @@ def _network(folder, what, key):
     return Store(folder).model(what, key)
 
 
+def _wait_until_visible(cells, store, patience=60):
+    """Wait for what other machines have written to the shared folder: NFS shows it after a while."""
+    ends = time.monotonic() + patience
+    for cell in cells:
+        while store.get(cell.what, cell.key) is None:
+            if time.monotonic() > ends:
+                raise CellError(f"{cell}: computed by a worker, but not seen in {store.folder}; is the folder shared?")
+            list(store.folder.glob("cells/*"))  # looking into a folder makes NFS look again
+            time.sleep(0.5)
+
+
 def rows(cells, store):
     """Return the tidy rows of the cells, in their order, as a DataFrame with provenance. All must be in the store."""
     table = []
     for cell in cells:
         record = store.get(cell.what, cell.key)
+        if record is None:
+            raise CellError(f"{cell}: not in the store {store.folder}; compute it first")
         provenance = {n: record[n] for n in ("commit", "device", "seconds")}
         provenance["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
         table += [{**record["columns"], **row, "key": cell.key, **provenance} for row in record["rows"]]

@@ -1,0 +1,91 @@
+"""The workers of a Dask cluster, as a pool: the same calls on other machines, which share the store's folder."""
+
+import logging
+import re
+import secrets
+import socket
+import time
+import warnings
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+from sparselib.repro.workers import Here, WorkerError
+
+CONNECT = 5  # seconds to reach the scheduler
+PATIENCE = 60  # seconds without any worker before giving up
+
+
+def check_address(address):
+    """Return the address of a scheduler, or raise ValueError unless it is tcp://host:port."""
+    found = re.fullmatch(r"(?:tcp|tls)://(?:[\w.\-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
+    if not found or not 0 < int(found[1]) < 65536:
+        raise ValueError(f"scheduler must be tcp://host:port, got {address!r}")
+    return address
+
+
+class Cluster(Here):
+    """The workers behind the scheduler at `address`; all must see `folder`, the store, under the same path.
+
+    A task whose worker dies is given to another one by the scheduler.
+    """
+
+    def __init__(self, address, folder):
+        check_address(address)
+        try:
+            import distributed
+        except ImportError:
+            raise WorkerError(
+                'running on a cluster needs distributed: pip install -c constraints.txt -e ".[cluster]"'
+            ) from None
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told by WorkerError
+        self._address, self._killed = address, distributed.KilledWorker
+        try:
+            self._client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise WorkerError(f"cannot reach a Dask scheduler at {address} within {CONNECT} s: {error}") from None
+        self._executor = self._client.get_executor(pure=False)
+        self._workers_seen = time.monotonic()
+        # Workers look for this file: a store of another machine under the same path does not have it.
+        self._mark = Path(folder) / "runs" / secrets.token_hex(8)
+        self._mark.parent.mkdir(parents=True, exist_ok=True)
+        self._mark.touch()
+
+    def slots(self):
+        workers = len(self._client.nthreads())  # one task a process, whatever its threads
+        if workers:
+            self._workers_seen = time.monotonic()
+        return workers
+
+    def submit(self, function, *arguments):
+        return self._executor.submit(_on_worker, str(self._mark), function, *arguments)
+
+    def check(self):
+        if time.monotonic() - self._workers_seen > PATIENCE:
+            raise WorkerError(
+                f"the scheduler at {self._address} has had no worker for {PATIENCE} s; start one with: "
+                f"dask worker {self._address} --nthreads 1. What is done is kept."
+            )
+
+    def explain(self, error, task):
+        if isinstance(error, self._killed):
+            return WorkerError(f"workers were killed again and again (is the memory enough?) by: {task.label}")
+        if isinstance(error, CancelledError):
+            return WorkerError(f"the scheduler at {self._address} is gone. What is done is kept.")
+        if isinstance(error, (ImportError, AttributeError)):
+            return WorkerError(f"a worker of {self._address} has another installation than this: {error}")
+        return error
+
+    def stop(self, now=False):
+        self._mark.unlink(missing_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._client.close(timeout=5)
+
+
+def _on_worker(mark, function, *arguments):
+    if not Path(mark).exists():
+        raise WorkerError(
+            f"the worker on {socket.gethostname()} does not see the store {Path(mark).parents[1]}: all machines must "
+            "share its folder, under the same path"
+        )
+    return function(*arguments)

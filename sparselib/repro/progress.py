@@ -1,0 +1,75 @@
+"""How long things take, and a bar whose time left is reckoned from that."""
+
+import time
+
+from tqdm import tqdm
+
+
+class Durations:
+    """Seconds of work by kind, learnt as it is done; a kind is a tuple, from the general to the particular."""
+
+    def __init__(self):
+        self._seen = {}  # {beginning of a kind: (number, seconds)}
+
+    def learn(self, kind, seconds):
+        for length in range(1, len(kind) + 1):
+            number, total = self._seen.get(kind[:length], (0, 0.0))
+            self._seen[kind[:length]] = number + 1, total + seconds
+
+    def guess(self, kind):
+        """Return the mean seconds of this kind, or of the nearest more general one that has been seen; else None."""
+        for length in range(len(kind), 0, -1):
+            if kind[:length] in self._seen:
+                number, total = self._seen[kind[:length]]
+                return total / number
+        return None
+
+
+class Bar:
+    """A progress bar over things of unequal length. `guess(thing)` gives the seconds that one may take, or None.
+
+    As long as there is no guess for some, no time left is shown: it would be far off.
+    """
+
+    def __init__(self, things, guess, *, unit, shown=True):
+        self._left, self._guess, self._done, self._spent, self._told = set(things), guess, 0, 0.0, 0.0
+        self._count = len(self._left)
+        self._unit = unit
+        self._bar = tqdm(total=1.0, disable=not shown or not self._left, smoothing=0)
+        self._show()
+
+    def done(self, things, seconds):
+        """Count things as done, which took so many seconds of work."""
+        self._left.difference_update(things)
+        self._spent += seconds
+        if not self._left or time.monotonic() - self._told > 0.5:
+            self._show()
+
+    def refresh(self):
+        """Show the time as it passes."""
+        self._bar.refresh()
+
+    def write(self, line):
+        """Print a line above the bar."""
+        self._bar.write(line, file=self._bar.fp)
+
+    def _show(self):
+        self._told = time.monotonic()
+        if self._bar.disable:
+            return
+        guesses = [self._guess(thing) for thing in self._left]
+        known = None not in guesses
+        done = self._count - len(self._left)
+        # The bar's own numbers are seconds of work: that is where its time left comes from.
+        self._bar.n, self._bar.total = (self._spent, (self._spent + sum(guesses)) or 1.0) if known else (0, 1.0)
+        left = "{remaining}" if known else "?"
+        self._bar.bar_format = (
+            f"{self._unit} {{percentage:3.0f}}%|{{bar:30}}| {done}/{self._count} [{{elapsed}}, {left} left]"
+        )
+        self._bar.refresh()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()

@@ -1,0 +1,185 @@
+"""Carry out tasks that wait for one another, on worker processes of this machine or elsewhere.
+
+`Here` and `Processes` stand below; `cluster.Cluster` sends the same calls to other machines.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from joblib.externals.loky import ProcessPoolExecutor
+
+LOSSES = 2  # so often may a task lose its worker before the run ends
+
+
+class WorkerError(RuntimeError):
+    """The workers cannot go on; the message says what became of them and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One call, in words for people, with the names of what it makes and of what must be made before."""
+
+    label: str
+    arguments: tuple
+    makes: frozenset = frozenset()
+    needs: frozenset = frozenset()
+    weight: float = 1.0
+    kind: str = ""
+
+
+def carry_out(function, tasks, pool, *, done, tick=lambda: None):
+    """Call function(*task.arguments) for every task once what it needs is there; `done(task, result)` after each.
+
+    Of the tasks that are ready, the one on which most work waits (its own included) goes first: so the workers stay
+    busy to the end. One of each kind goes before all others: then it is known how long that kind takes.
+    A task whose worker died is given out once more. The first error ends the run.
+    `tick()` is called every second or so.
+    """
+    behind = _work_behind(tasks)
+    waiting = sorted(tasks, key=lambda task: -behind[task])
+    unmade = frozenset().union(*(task.makes for task in tasks))
+    running, losses, tried = {}, Counter(), set()
+    while waiting or running:
+        ready = [task for task in waiting if not task.needs & unmade]
+        for _ in range(min(len(ready), pool.slots() - len(running))):
+            task = next((t for t in ready if t.kind not in tried), ready[0])
+            tried.add(task.kind)
+            ready.remove(task)
+            waiting.remove(task)
+            running[pool.submit(function, *task.arguments)] = task
+        if not running:  # no slot yet
+            time.sleep(0.2)
+        finished, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+        lost = []
+        for future in finished:
+            task = running.pop(future)
+            try:
+                result = future.result()
+            except BrokenExecutor:
+                lost.append(task)
+                continue
+            except Exception as error:
+                raise pool.explain(error, task) from None
+            unmade -= task.makes
+            done(task, result)
+        if lost:  # what ran beside them is lost as well, if it had not finished
+            for future in list(running):
+                if not wait([future], timeout=10).done or isinstance(future.exception(), BrokenExecutor):
+                    lost.append(running.pop(future))
+            losses.update(lost)
+            if max(losses[task] for task in lost) >= LOSSES:
+                suspects = "; ".join(task.label for task in lost if losses[task] >= LOSSES)
+                raise WorkerError(
+                    f"a worker process was killed {LOSSES} times (is the memory enough?) while this was computed: "
+                    f"{suspects}. What is done is kept."
+                )
+            pool.restart()
+            waiting = lost + waiting
+        tick()
+        pool.check()
+
+
+def _work_behind(tasks):
+    """Return {task: its weight and that of all tasks that wait for it, directly or not}."""
+    users = {}
+    for task in tasks:
+        for name in task.needs:
+            users.setdefault(name, []).append(task)
+
+    def waiting_for(task, seen):
+        for name in task.makes:
+            for user in users.get(name, ()):
+                if user not in seen:
+                    seen.add(user)
+                    waiting_for(user, seen)
+        return seen
+
+    return {task: task.weight + sum(user.weight for user in waiting_for(task, set())) for task in tasks}
+
+
+class Here:
+    """No worker: calls are made in this process, one by one. Also what all pools have in common."""
+
+    def slots(self):
+        """Return how many tasks may run at once."""
+        return 1
+
+    def submit(self, function, *arguments):
+        """Return a concurrent.futures.Future; BrokenExecutor in it means that a worker died and `restart` helps."""
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def check(self):
+        """Raise WorkerError when it is no use to wait."""
+
+    def explain(self, error, task):
+        """Return the error to show for one that came back from a task."""
+        return error
+
+    def stop(self, now=False):
+        """End the workers; `now`: whatever they do."""
+
+
+class Processes(Here):
+    """Worker processes, one task each at a time.
+
+    They end with this process, however it ends, and leave Ctrl-C to it. `environment` is set in them.
+    """
+
+    def __init__(self, count, environment=None):
+        self._count, self._environment = count, environment
+        self._start()
+
+    def _start(self):
+        self._executor = ProcessPoolExecutor(
+            self._count, initializer=_end_with, initargs=(os.getpid(),), env=self._environment
+        )
+
+    def slots(self):
+        return self._count
+
+    def submit(self, function, *arguments):
+        try:
+            with _held_back(signal.SIGINT):  # the processes start here, and inherit what is held back
+                return self._executor.submit(function, *arguments)
+        except BrokenExecutor as error:
+            future = Future()
+            future.set_exception(error)
+            return future
+
+    def restart(self):
+        self.stop(now=True)
+        self._start()
+
+    def stop(self, now=False):
+        self._executor.shutdown(kill_workers=now)
+
+
+@contextmanager
+def _held_back(number):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with(parent):
+    """Let this process end within a second of its parent, which may have been killed outright."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
