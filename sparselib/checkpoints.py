@@ -60,15 +60,16 @@ def _fit_shapes(model, state):
 
 
 def write_atomic(path, content):
-    """Write bytes so that readers see the old file or the whole new one, whatever happens in between."""
+    """Write bytes so that readers see the old file or the whole new one, whatever happens to this process.
+
+    Not forced to the disk: what a power cut tears, the checksums of the store tell.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # made for the owner alone; a store may be shared
         os.replace(temporary, path)
     except BaseException:

@@ -13,6 +13,7 @@ WHEN = ("before", "early", "gradual", "after", "tickets")
 def train_sparse(
     model, train, criterion, sparsity, *, when="after", structured=False, scope="global", rounds=1, epochs=20,
     finetune_epochs=10, batch_size=64, lr=2e-3, finetune_lr=1e-3, limit=0.5, scored=512, seed=0, progress=True,
+    **options,
 ):  # fmt: skip
     """Return a trained sparse network; the model, at its initial weights, is left untouched.
 
@@ -32,6 +33,7 @@ def train_sparse(
             with its own scoring.
         limit: of "early", in [0, 1): the higher, the later. scored: how many inputs the criterion is measured on,
             equally many of each class.
+        options: handed to every `training.fit`: weight_decay, adversarial, noise.
     """
     checks.choice("when", when, WHEN)
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
@@ -39,7 +41,7 @@ def train_sparse(
     checks.integer("finetune_epochs", finetune_epochs, low=0)
     checks.number("limit", limit, 0, 1, high_open=True)
     cut = {"structured": structured, "scope": scope, "seed": seed}
-    fit = {"batch_size": batch_size, "progress": progress}
+    fit = {"batch_size": batch_size, "progress": progress, **options}
     few = data.balanced(train, scored, seed=seed)
     few = few.x.to(next(model.parameters()).device), few.y.to(next(model.parameters()).device)
     total = epochs + finetune_epochs
@@ -76,9 +78,12 @@ def train_sparse(
 
 def finetuned(
     dense, train, criterion, sparsity, *, structured=False, scope="global", rounds=1, epochs=10, batch_size=64,
-    lr=1e-3, scored=512, seed=0, progress=True,
+    lr=1e-3, scored=512, seed=0, progress=True, **options,
 ):  # fmt: skip
-    """Return the trained network `dense` pruned and trained on, in equal parts after each of `rounds` cuts."""
+    """Return the trained network `dense` pruned and trained on, in equal parts after each of `rounds` cuts.
+
+    Arguments as `train_sparse`.
+    """
     few = data.balanced(train, scored, seed=seed)
     device = next(dense.parameters()).device
     net = copy.deepcopy(dense)
@@ -91,7 +96,7 @@ def finetuned(
         part = epochs * k // rounds - epochs * (k - 1) // rounds
         training.fit(
             net, train, epochs=part, batch_size=batch_size, lr=lr, seed=seeds.derive(seed, "fine-tuning", k),
-            progress=progress,
+            progress=progress, **options,
         )  # fmt: skip
     return net
 

@@ -22,8 +22,8 @@ BATCH_NORMS = ("frozen", "restated")
 
 
 def search(
-    model, train, sparsity, *, objective="clean", outliers=None, unseen=(), eps=0.1, epochs=20, batch_size=64,
-    lr=None, scope="layer", keep_ends=True, init="hydra", batch_norm="frozen", seed=0, progress=True,
+    model, train, sparsity, *, objective="clean", outliers=None, unseen=(), eps=0.1, noise=1.0, epochs=20,
+    batch_size=64, lr=None, scope="layer", keep_ends=True, init="hydra", batch_norm="frozen", seed=0, progress=True,
 ):  # fmt: skip
     """Return a copy of the model with learnt masks: its weights, biases and statistics are those of the model.
 
@@ -31,9 +31,10 @@ def search(
         model: trained (or not: a control), without masks; left untouched.
         train: Samples. A fifth is held back; the masks with the lowest held-back loss over the epochs are returned.
         sparsity: in [0, 1), the fraction of all prunable weights removed.
-        objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise on half of the
-            pixels), or "outlier" (outlier exposure on `outliers`, Samples of another kind).
+        objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise of deviation
+            `noise` on half of the pixels), or "outlier" (outlier exposure on `outliers`, Samples of another kind).
         unseen: Samples that serve as outliers in a test later on; `outliers` must share no image with them.
+        epochs: of learning; 0 keeps the masks of the first scores: the largest weights ("hydra") or random ones.
         lr: of Adam on the scores; default 0.01 per layer, 0.001 globally (scores compete across layers there).
         scope: "layer" keeps the same fraction of each layer, "global" ranks all weights together.
         keep_ends: the first and last layer keep all their weights; the others make up for it.
@@ -46,14 +47,14 @@ def search(
     checks.choice("init", init, INITS)
     checks.choice("scope", scope, ("layer", "global"))
     checks.choice("batch_norm", batch_norm, BATCH_NORMS)
-    checks.integer("epochs", epochs, low=1)
+    checks.integer("epochs", epochs, low=0)
     checks.integer("batch_size", batch_size, low=1)
     lr = (0.01 if scope == "layer" else 0.001) if lr is None else checks.number("lr", lr, 0, low_open=True)
     if len(train) < 10:
         raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
     if any(masks.mask_of(layer) is not None for layer in masks.prunable(model).values()):
         raise ValueError("model must have no masks yet: search starts from all weights (see masks.bare)")
-    loss = _objective(objective, outliers, unseen, eps)
+    loss = _objective(objective, outliers, unseen, eps, noise)
     learner = masks.bare(model).eval()
     layers = masks.prunable(learner)
     counts = _counts(layers, sparsity, scope, keep_ends)
@@ -94,13 +95,13 @@ class _Popup(nn.Module):
         return weight * (self.mask + self.scores - self.scores.detach())
 
 
-def _objective(name, outliers, unseen, eps):
+def _objective(name, outliers, unseen, eps, noise):
     checks.choice("objective", name, OBJECTIVES)
     if name != "outlier":
         return {
             "clean": objectives.clean,
             "adversarial": objectives.Adversarial(eps, method="trades"),
-            "shift": objectives.HalfNoise(),
+            "shift": objectives.HalfNoise(noise),
         }[name]
     if outliers is None or not len(outliers):
         raise ValueError("objective 'outlier' needs outliers, got none")
@@ -148,9 +149,11 @@ def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, p
     held_back, used = train.split(0.2, seed=seed)
     x, y = used.x.to(device), used.y.to(device)
     optimizer = torch.optim.Adam([popup.scores for popup in popups.values()], lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch_size))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * -(-len(x) // batch_size)))
     order, best, lowest = seeds.generator(seed, "search"), None, math.inf
     _choose(popups, counts)
+    if not epochs:
+        return {name: popup.mask for name, popup in popups.items()}
     step = 0
     for _ in tqdm(range(epochs), desc="searching masks", unit="epoch", disable=not progress, leave=False):
         for index in torch.randperm(len(x), generator=order).split(batch_size):

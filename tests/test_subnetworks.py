@@ -111,8 +111,20 @@ def test_bad_arguments_are_named(trained, train, test):
         ({"sparsity": 0.95}, "too high while the first and last layer keep"),
         ({"init": "hidra"}, "unknown init 'hidra'; did you mean 'hydra'"),
         ({"batch_norm": "live"}, "unknown batch_norm 'live'"),
-        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": -1}, "epochs must be at least 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=4)
             _search(net, train, **options)
+
+
+def test_no_epochs_keep_the_largest_or_random_weights(train):
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=6)
+    largest = masks.prunable(_search(net, train, 0.6, epochs=0))
+    for name, layer in list(masks.prunable(net).items())[1:-1]:
+        mask = masks.mask_of(largest[name])
+        assert layer.weight[mask].abs().min() > layer.weight[~mask].abs().max(), name
+    first, second = (_search(net, train, 0.6, epochs=0, init="edge-popup", seed=s) for s in (0, 1))
+    name = list(largest)[1]
+    kept = [masks.mask_of(masks.prunable(n)[name]) for n in (first, second)]
+    assert kept[0].sum() == kept[1].sum() and not torch.equal(*kept)

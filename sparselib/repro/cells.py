@@ -1,17 +1,17 @@
 """Cells: the pure functions of typed parameters that everything is made of.
 
 A cell's fields say what is computed. Its `key` adds what the result also depends on: the data, the code, the versions
-of the numeric packages. Network cells end in a network, the others in tidy rows.
+of the numeric packages. Network cells end in a network (`networks`), the others in tidy rows (`measurements`).
 """
 
 import hashlib
 import json
 from functools import cache, lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from sparselib import checks, criteria, data, detectors, metrics, models, pruning, schedules, training
+from sparselib import checks, data
 from sparselib.repro import project, source
 
 
@@ -42,13 +42,6 @@ def inliers(chosen, split):
     return samples
 
 
-@lru_cache(maxsize=16)
-def anomalies(chosen, name):
-    """Return the outliers called `name` to the test samples of a Data: as many, 1000 at most."""
-    like = inliers(chosen, "test")
-    return data.outliers(name, like, n=min(len(like), 1000))
-
-
 class Cell(BaseModel):
     """A pure function of its fields. Subclasses give `compute` and, where they build on other cells, `inputs`."""
 
@@ -77,11 +70,15 @@ class Cell(BaseModel):
 
     def _fields(self):
         """Return the fields as JSON, network cells by their `what`."""
-        fields = {n: getattr(self, n) for n in type(self).model_fields}
-        return {
-            n: v.what if isinstance(v, Cell) else v.model_dump(mode="json") if isinstance(v, BaseModel) else v
-            for n, v in fields.items()
-        }
+
+        def plain(value):
+            if isinstance(value, Cell):
+                return value.what
+            if isinstance(value, BaseModel):
+                return value.model_dump(mode="json")
+            return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+        return {name: plain(getattr(self, name)) for name in type(self).model_fields}
 
     @property
     def what(self):
@@ -124,148 +121,11 @@ def _digest(thing):
 
 
 @cache
-def _fingerprint(chosen, split):
+def fingerprint(chosen, split):
+    """Return the digest of the Samples of a Data, "train" or "test"."""
     return inliers(chosen, split).fingerprint
 
 
 def row(task, condition, metric, value):
     """Return one tidy measurement."""
     return {"task": task, "condition": condition, "metric": metric, "value": float(value)}
-
-
-class Trained(Cell):
-    """A dense network, trained from `seed`."""
-
-    makes_network: ClassVar[bool] = True
-    data: Data
-    network: str
-    width: int | None = None
-    epochs: int
-    batch_size: int = 64
-    lr: float = 2e-3
-    seed: int = 0
-
-    def fingerprints(self):
-        return {split: _fingerprint(self.data, split) for split in ("train", "test")}
-
-    def chosen(self):
-        return (models.MODELS[self.network][0],)
-
-    def columns(self):
-        return {
-            "dataset": self.data.name, "network": self.network, "criterion": "none", "structured": False,
-            "sparsity": 0.0, "when": "none",
-            "seed": self.seed,
-        }  # fmt: skip
-
-    def initial(self):
-        """Return the network before training."""
-        train = inliers(self.data, "train")
-        _, channels, size, _ = train.x.shape
-        return models.build(
-            self.network, in_channels=channels, num_classes=len(train.classes), image_size=size, width=self.width,
-            mean=train.x.mean((0, 2, 3)).tolist(), std=train.x.std((0, 2, 3)).tolist(), seed=self.seed,
-        )  # fmt: skip
-
-    def compute(self, load):
-        train, test = inliers(self.data, "train"), inliers(self.data, "test")
-        net = self.initial()
-        training.fit(
-            net, train, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=self.seed, progress=False
-        )
-        return [row("classification", "clean", "accuracy", training.accuracy(net, test))], net
-
-
-class Pruned(Cell):
-    """A sparse network, trained under its mask; see `schedules.train_sparse` for `when`.
-
-    `dense` is the recipe of its training; with when="after" it is also the network that is pruned.
-    """
-
-    makes_network: ClassVar[bool] = True
-    dense: Trained
-    criterion: str
-    structured: bool = False
-    scope: str = "global"
-    sparsity: float
-    when: str = "after"
-    rounds: int = 1
-    epochs: int
-    lr: float = 1e-3
-
-    def inputs(self):
-        return (self.dense,) if self.when == "after" else ()
-
-    def fingerprints(self):
-        return self.dense.fingerprints()
-
-    def chosen(self):
-        return (criteria.CRITERIA[self.criterion], *self.dense.chosen())
-
-    def columns(self):
-        return {
-            **self.dense.columns(), "criterion": self.criterion, "structured": self.structured,
-            "sparsity": self.sparsity, "when": self.when,
-        }  # fmt: skip
-
-    @property
-    def data(self):
-        return self.dense.data
-
-    def compute(self, load):
-        dense, seed = self.dense, self.dense.seed
-        train, test = inliers(self.data, "train"), inliers(self.data, "test")
-        cut = {
-            "structured": self.structured, "scope": self.scope, "rounds": self.rounds, "seed": seed,
-            "batch_size": dense.batch_size, "progress": False,
-        }  # fmt: skip
-        if self.when == "after":
-            net = schedules.finetuned(
-                load(dense), train, self.criterion, self.sparsity, epochs=self.epochs, lr=self.lr, **cut
-            )
-        else:
-            net = schedules.train_sparse(
-                dense.initial(), train, self.criterion, self.sparsity, when=self.when, epochs=dense.epochs,
-                finetune_epochs=self.epochs, lr=dense.lr, finetune_lr=self.lr, **cut,
-            )  # fmt: skip
-        return [
-            row("classification", "clean", "accuracy", training.accuracy(net, test)),
-            row("pruning", "achieved", "sparsity", pruning.sparsity(net)),
-        ], net
-
-
-class Detection(Cell):
-    """How well a detector on a network tells the test data from one kind of anomaly."""
-
-    model: Trained | Pruned
-    detector: str
-    options: tuple[tuple[str, Any], ...] = ()
-    anomaly: str
-
-    def inputs(self):
-        return (self.model,)
-
-    def fingerprints(self):
-        found = self.model.fingerprints()
-        if self.anomaly not in data.SYNTHETIC:
-            found["anomaly"] = anomalies(self.model.data, self.anomaly).fingerprint
-        return found
-
-    def chosen(self):
-        synthetic = (data.SYNTHETIC[self.anomaly],) if self.anomaly in data.SYNTHETIC else ()
-        return (detectors.DETECTORS[self.detector], *synthetic)
-
-    def columns(self):
-        return {**self.model.columns(), "detector": self.detector, "anomaly": self.anomaly}
-
-    def compute(self, load):
-        net, chosen = load(self.model), self.model.data
-        detector = detectors.build(self.detector, **dict(self.options)).fit(net, inliers(chosen, "train"))
-        inside = detector.score(inliers(chosen, "test").x)
-        outside = detector.score(anomalies(chosen, self.anomaly).x)
-        condition = f"{self.detector} on {self.anomaly}"
-        return [
-            row("ood", condition, "auroc", metrics.auroc(inside, outside)),
-            row("ood", condition, "aupr_ood", metrics.aupr(inside, outside)),
-            row("ood", condition, "fpr95_ood", metrics.fpr_at_95_tpr(inside, outside)),
-        ], None

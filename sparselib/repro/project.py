@@ -30,6 +30,11 @@ def build_folder():
     return root() / "_build"
 
 
+def device():
+    """Return where cells compute: $SPARSELIB_DEVICE ("cpu", "cuda", "cuda:1" …), else the CPU."""
+    return os.environ.get("SPARSELIB_DEVICE") or "cpu"
+
+
 @cache
 def versions():
     """Return {package: version} of the NUMERIC packages, without local build tags: CPU and CUDA builds share one."""

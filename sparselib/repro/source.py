@@ -20,9 +20,24 @@ TABLES = {
     f"{NAME}.data.SYNTHETIC",
     f"{NAME}.detectors.DETECTORS",
     f"{NAME}.models.MODELS",
+    f"{NAME}.repro.networks.TRAINING",
     f"{NAME}.shift_kinds.SHIFTS",
 }
-MACHINERY = {f"{NAME}.repro.{m}" for m in ("parameters", "project", "runner", "source", "store")}
+MACHINERY = {
+    f"{NAME}.repro.{m}"
+    for m in (
+        "cluster",
+        "figures",
+        "lessons",
+        "parameters",
+        "project",
+        "published",
+        "runner",
+        "settings",
+        "source",
+        "store",
+    )
+}
 
 
 class _Module:

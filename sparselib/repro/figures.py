@@ -1,0 +1,418 @@
+"""The typed parameters of the figures, and the cells that each is drawn from."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StrictInt
+
+from sparselib.repro.measurements import Attacked, Certified, Detection, Ensembled, Scored, Shifted
+from sparselib.repro.networks import Masked, Scratch, Shrunk, weight_count
+from sparselib.repro.settings import (
+    Anomalies,
+    Count,
+    Detectors,
+    Epochs,
+    Limit,
+    Objectives,
+    Parameters,
+    Radii,
+    Radius,
+    Recipes,
+    Shifts,
+    Sparsities,
+    Sparsity,
+    detector,
+    pruned,
+)
+
+Seeds = Annotated[Count, Field(description="number of seeds: 0, 1, …")]
+Finetuning = Annotated[Epochs, Field(description="training epochs after pruning")]
+
+
+class Quickstart(Parameters):
+    """One network, pruned, attacked and asked about anomalies."""
+
+    number, notebook, claim = 0, "00_quickstart", "–"
+    defaults: ClassVar[dict] = {
+        p: {"seed": 0, "sparsity": 0.8, "eps": e} for p, e in (("digits", 0.1), ("mnist", 0.1), ("cifar10", 2 / 255))
+    }
+
+    sparsity: Sparsity = Field(description="fraction of weights removed")
+    eps: Annotated[float, Field(ge=0, le=1)] = Field(description="radius of the L∞ attack, in pixel units")
+    seed: Annotated[StrictInt, Field(ge=0)] = Field(description="of the weights, the order of the data, the attack")
+
+
+class SparsityGrid(Parameters):
+    """The networks of claim C1: one width at many sparsities, one size at several widths, noisy labels."""
+
+    grid: ClassVar[dict] = {
+        "digits": {
+            "recipes": [
+                "magnitude after", "random after", "snip before", "grasp before", "synflow before",
+                "magnitude after units", "snip after units", "snip before units",
+            ],
+            "sparsities": [0.5, 0.7, 0.8, 0.9, 0.95, 0.98],
+            "finetune_epochs": 10, "wide_width": 64, "narrow_widths": [8, 16, 32],
+            "label_noise": 0.4, "noisy_width": 32, "noisy_epochs": 24,
+            "noisy_recipes": ["random before", "snip before", "magnitude after"], "noisy_sparsities": [0.9, 0.95],
+        },
+        "mnist": {
+            "recipes": ["magnitude after", "random after", "snip before", "magnitude after units"],
+            "sparsities": [0.8, 0.95, 0.98],
+            "finetune_epochs": 2, "wide_width": 16, "narrow_widths": [4, 8],
+            "label_noise": 0.4, "noisy_width": 16, "noisy_epochs": 8,
+            "noisy_recipes": ["random before", "snip before"], "noisy_sparsities": [0.9, 0.95],
+        },
+        "cifar10": {
+            "recipes": ["magnitude after", "random after", "snip before", "synflow before", "magnitude after units"],
+            "sparsities": [0.5, 0.8, 0.9, 0.95, 0.98],
+            "finetune_epochs": 10, "wide_width": 64, "narrow_widths": [8, 16, 32],
+            "label_noise": 0.4, "noisy_width": 64, "noisy_epochs": 30,
+            "noisy_recipes": ["random before", "snip before"], "noisy_sparsities": [0.9, 0.95],
+        },
+    }  # fmt: skip
+
+    seeds: Seeds
+    recipes: Recipes = Field(description="same width: criterion and time of pruning, 'units' for structured")
+    sparsities: Sparsities = Field(description="same width: fractions of weights removed")
+    finetune_epochs: Finetuning
+    wide_width: Count = Field(description="same size: width of the networks that are pruned to the size of narrow ones")
+    narrow_widths: list[Count] = Field(description="same size: widths of the dense networks")
+    label_noise: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="noisy labels: share of the training labels drawn anew"
+    )
+    noisy_width: Count = Field(description="noisy labels: width")
+    noisy_epochs: Count = Field(description="noisy labels: training epochs")
+    noisy_recipes: Recipes = Field(description="noisy labels: criterion and time of pruning")
+    noisy_sparsities: Sparsities = Field(description="noisy labels: fractions of weights removed")
+
+    def same_width(self, seed):
+        """Return the dense network and its sparse ones."""
+        dense = self.trained(seed)
+        return [dense] + [
+            pruned(dense, recipe, sparsity, self.finetune_epochs)
+            for recipe in self.recipes for sparsity in self.sparsities if sparsity
+        ]  # fmt: skip
+
+    def same_size(self, seed):
+        """Return pairs: a narrow dense network, and a wide one pruned to as many weights; last, the wide dense one."""
+        wide = self.trained(seed, width=self.wide_width)
+        pairs = []
+        for width in self.narrow_widths:
+            narrow = self.trained(seed, width=width)
+            sparsity = round(1 - weight_count(narrow) / weight_count(wide), 6)
+            if sparsity > 0:
+                pairs.append((narrow, pruned(wide, "magnitude after", sparsity, self.finetune_epochs)))
+        return [*pairs, (wide,)]
+
+    def noisy_labels(self, seed):
+        """Return {name: network}, all trained on noisy labels: dense, the controls, the sparse ones."""
+        usual = {"width": self.noisy_width, "label_noise": self.label_noise}
+        dense = self.trained(seed, epochs=self.noisy_epochs, **usual)
+        found = {
+            "dense": dense,
+            "stopped early": self.trained(seed, epochs=max(1, self.noisy_epochs // 4), **usual),
+            "weight decay": self.trained(seed, epochs=self.noisy_epochs, weight_decay=0.01, **usual),
+            "narrow": self.trained(seed, epochs=self.noisy_epochs, **{**usual, "width": max(1, self.noisy_width // 4)}),
+        }
+        for recipe in self.noisy_recipes:
+            for sparsity in filter(None, self.noisy_sparsities):
+                # All train equally long, whether pruned before or after.
+                after = self.noisy_epochs // 3
+                start = self.trained(seed, epochs=self.noisy_epochs - after, **usual)
+                found[f"{recipe} {sparsity:g}"] = pruned(start, recipe, sparsity, after)
+        return found
+
+    def networks(self):
+        """Return all the networks, each once."""
+        found = {}
+        for seed in self.seed_list():
+            nets = [*self.same_width(seed), *(net for pair in self.same_size(seed) for net in pair)]
+            for net in [*nets, *self.noisy_labels(seed).values()]:
+                found[net.what] = net
+        return list(found.values())
+
+
+class Robustness(SparsityGrid):
+    """Clean, attacked and shifted accuracy against sparsity."""
+
+    number, notebook, claim = 1, "01_sparsity_and_robustness", "C1"
+    defaults: ClassVar[dict] = {
+        "digits": {
+            **SparsityGrid.grid["digits"],
+            "eps_linf": [0.05, 0.1, 0.2], "eps_l2": [0.5], "attack_steps": 20, "attack_samples": 240,
+            "autoattack_eps": 0.1, "autoattack_samples": 48, "autoattack_sparsity": 0.9, "severity": 4,
+            "shifts": ["gaussian_noise", "motion_blur", "fog", "contrast", "pixelate", "rotate", "translate", "stripe"],
+        },
+        "mnist": {
+            **SparsityGrid.grid["mnist"],
+            "eps_linf": [0.05, 0.1], "eps_l2": [1.0], "attack_steps": 20, "attack_samples": 320,
+            "autoattack_eps": 0.1, "autoattack_samples": 32, "autoattack_sparsity": 0.95, "severity": 4,
+            "shifts": [
+                "gaussian_noise", "impulse_noise", "motion_blur", "fog", "contrast", "rotate", "translate", "stripe",
+            ],
+        },
+        "cifar10": {
+            **SparsityGrid.grid["cifar10"],
+            "eps_linf": [1 / 255, 2 / 255, 8 / 255], "eps_l2": [0.25], "attack_steps": 20, "attack_samples": 1000,
+            "autoattack_eps": 2 / 255, "autoattack_samples": 200, "autoattack_sparsity": 0.95, "severity": 3,
+            "shifts": [
+                "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "motion_blur", "zoom_blur", "fog",
+                "brightness", "contrast", "pixelate", "jpeg", "rotate",
+            ],
+        },
+    }  # fmt: skip
+
+    eps_linf: Radii = Field(description="radii of the attacks in L∞, in pixel units")
+    eps_l2: Radii = Field(description="radii of the attacks in L2")
+    attack_steps: Count = Field(description="steps of PGD")
+    attack_samples: Count = Field(description="attack so many test images")
+    autoattack_eps: Radius = Field(description="radius of AutoAttack, in L∞")
+    autoattack_samples: Limit = Field(description="AutoAttack so many test images; 0: none")
+    autoattack_sparsity: Sparsity = Field(description="AutoAttack the dense network and the first recipe so sparse")
+    shifts: Shifts = Field(description="kinds of distribution shift")
+    severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
+
+    def cells(self):
+        radii = [("linf", eps) for eps in self.eps_linf] + [("l2", eps) for eps in self.eps_l2]
+        found = []
+        for net in self.networks():
+            found.append(net)
+            for norm, eps in radii:
+                usual = {"model": net, "norm": norm, "eps": eps, "limit": self.attack_samples}
+                found += [Attacked(attack="fgsm", **usual)] if norm == "linf" else []
+                found.append(Attacked(attack="pgd", steps=self.attack_steps, **usual))
+            found += [Shifted(model=net, kind=kind, severity=self.severity) for kind in self.shifts]
+        return found + self._autoattacked()
+
+    def _autoattacked(self):
+        if not self.autoattack_samples:
+            return []
+        options = {"attack": "autoattack", "eps": self.autoattack_eps, "limit": self.autoattack_samples}
+        nets = [self.trained(seed) for seed in self.seed_list()]
+        nets += [pruned(n, self.recipes[0], self.autoattack_sparsity, self.finetune_epochs) for n in nets]
+        return [Attacked(model=net, **options) for net in dict.fromkeys(nets)]
+
+
+class AnomalyDetection(SparsityGrid):
+    """AUROC, AUPR and FPR95 against sparsity, for attacks, shifts and outliers."""
+
+    number, notebook, claim = 2, "02_sparsity_and_anomaly_detection", "C1"
+    defaults: ClassVar[dict] = {
+        p: {**SparsityGrid.grid[p], "detectors": ["msp", "knn", "sensnorm"], "anomalies": a}
+        for p, a in (
+            ("digits", ["pgd:0.1", "gaussian_noise:4", "heldout", "textures"]),
+            ("mnist", ["pgd:0.1", "gaussian_noise:4", "heldout", "textures"]),
+            ("cifar10", ["pgd:0.0078", "gaussian_noise:4", "cifar100", "svhn"]),
+        )
+    }
+
+    detectors: Detectors = Field(description="detectors, with options: 'sensnorm layers=all'")
+    anomalies: Anomalies = Field(description="kinds of anomaly: pgd:<eps>, <shift>:<severity>, or outliers")
+
+    def cells(self):
+        nets = self.networks()
+        return nets + _detections(nets, self.detectors, self.anomalies)
+
+
+class Subnetworks(Parameters):
+    """Masks over frozen trained weights, by what they are learnt for."""
+
+    number, notebook, claim = 3, "03_subnetworks_without_training", "C2"
+    defaults: ClassVar[dict] = {
+        p: {
+            "width": w, "mask_sparsities": s, "mask_epochs": e, "eps": eps, "noise": 0.4, "outliers": "permuted",
+            "objectives": ["clean", "adversarial", "shift", "outlier"], "shifts": shifts, "severity": 4,
+            "detectors": ["msp", "sensnorm"], "attack_steps": 40, "attack_samples": n,
+            "anomalies": [f"pgd:{eps:g}", "gaussian_noise:4", *near, "mixed", "textures"],
+        }
+        for p, w, s, e, eps, n, near, shifts in (
+            ("digits", 32, [0.7, 0.9], 12, 0.1, 240, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("mnist", 16, [0.9], 2, 0.1, 320, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("cifar10", 64, [0.9], 10, 2 / 255, 1000, ["svhn"], ["gaussian_noise", "impulse_noise", "fog", "jpeg"]),
+        )
+    }  # fmt: skip
+
+    seeds: Seeds
+    mask_sparsities: Sparsities = Field(description="fractions of weights that the masks remove")
+    mask_epochs: Count = Field(description="epochs of learning a mask")
+    objectives: Objectives = Field(description="what masks are learnt for")
+    eps: Radius = Field(description="radius of the attacks in L∞, in learning and in the test")
+    noise: Radius = Field(description="standard deviation of the noise of the objective 'shift'")
+    outliers: str = Field(description="synthetic outliers of the objective 'outlier'; they must not be tested on")
+    shifts: Shifts = Field(description="kinds of distribution shift")
+    severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
+    detectors: Detectors = Field(description="detectors, with options")
+    anomalies: Anomalies = Field(description="kinds of anomaly")
+    attack_steps: Count = Field(description="steps of PGD")
+    attack_samples: Count = Field(description="attack so many test images")
+
+    def masks(self, seed):
+        """Return the networks under a mask: learnt, and the controls, which are not; all of the same dense one."""
+        dense = self.trained(seed)
+        blank = self.trained(seed, epochs=0)
+        found = []
+        for sparsity in self.mask_sparsities:
+            usual = {"sparsity": sparsity, "eps": self.eps, "noise": self.noise}
+
+            def learnt(objective, base=dense, usual=usual, **more):
+                kind = self.outliers if objective == "outlier" else None
+                return Masked(dense=base, objective=objective, outliers=kind, epochs=self.mask_epochs, **usual, **more)
+
+            found += [learnt(objective) for objective in self.objectives]
+            found += [
+                Masked(dense=dense, epochs=0, init=init, batch_norm=batch_norm, sparsity=sparsity)
+                for init in ("hydra", "edge-popup") for batch_norm in ("frozen", "restated")
+            ]  # fmt: skip
+            if sparsity == max(self.mask_sparsities):
+                first = "adversarial" if "adversarial" in self.objectives else self.objectives[0]
+                found += [learnt(first, batch_norm="restated"), learnt(first, base=blank, init="edge-popup")]
+        return found
+
+    def networks(self):
+        return [net for seed in self.seed_list() for net in (self.trained(seed), *self.masks(seed))]
+
+    def cells(self):
+        found = []
+        for net in self.networks():
+            usual = {"model": net, "eps": self.eps, "limit": self.attack_samples}
+            found += [net, Attacked(attack="pgd", steps=self.attack_steps, **usual)]
+            found += [Shifted(model=net, kind=kind, severity=self.severity) for kind in self.shifts]
+        return found + _detections(self.networks(), self.detectors, self.anomalies)
+
+
+class StructureAndCost(Parameters):
+    """Ensembles, smoothing, adversarial training and gradient detectors on shrunk networks: quality against cost."""
+
+    number, notebook, claim = 4, "04_structured_sparsity_and_cost", "C3"
+    defaults: ClassVar[dict] = {
+        p: {
+            "recipe": "magnitude after units",
+            "unit_sparsities": s,
+            "finetune_epochs": f,
+            "members": m,
+            "eps": eps,
+            "sigma": 0.25,
+            "radius": 0.25,
+            "certify_n": n,
+            "certify_samples": c,
+            "anomalies": [f"pgd:{eps:g}", "rotate:4", *near, "mixed", "textures"],
+            "gradient_detectors": ["msp", "gradnorm layers=all", "sensnorm layers=all", "profile"],
+        }
+        for p, s, f, m, eps, n, c, near in (
+            ("digits", [0.5, 0.7, 0.9], 10, 5, 0.1, 500, 80, ["heldout"]),
+            ("mnist", [0.7, 0.9], 2, 3, 0.1, 200, 60, ["heldout"]),
+            ("cifar10", [0.5, 0.7, 0.9], 10, 5, 2 / 255, 1000, 200, ["svhn"]),
+        )
+    }
+
+    seeds: Seeds
+    recipe: str = Field(description="how units are removed: '<criterion> <when> units'")
+    unit_sparsities: Sparsities = Field(description="fractions of weights removed with whole units")
+    finetune_epochs: Finetuning
+    members: Count = Field(description="networks in an ensemble")
+    eps: Radius = Field(description="radius of the attacks in L∞, in adversarial training and in the test")
+    sigma: Radius = Field(description="standard deviation of the smoothing noise, in training and in certificates")
+    radius: Radius = Field(description="L2 radius at which accuracy is certified")
+    certify_n: Count = Field(description="noisy copies of each image for a certificate")
+    certify_samples: Count = Field(description="certify so many test images")
+    anomalies: Anomalies = Field(description="kinds of anomaly")
+    gradient_detectors: Detectors = Field(description="detectors whose cost and quality are measured")
+
+    def family(self, seed, **changed):
+        """Return [dense, shrunk…, from scratch…]: one network at every size, and the control of each size."""
+        dense = self.trained(seed, **changed)
+        shrunk = [
+            Shrunk(pruned=pruned(dense, self.recipe, sparsity, self.finetune_epochs))
+            for sparsity in filter(None, self.unit_sparsities)
+        ]  # fmt: skip
+        return [dense, *shrunk, *(Scratch(shrunk=net) for net in shrunk)]
+
+    def cells(self):
+        found = []
+        for seed in self.seed_list():
+            families = [self.family(seed * self.members + i) for i in range(self.members)]
+            usual = {"eps": self.eps, "anomalies": tuple(self.anomalies)}
+            for members in zip(*families, strict=True):
+                found += [Ensembled(members=members[:1], **usual), Ensembled(members=members, **usual)]
+            found += [net for family in families for net in family]
+            for net in families[0][: 1 + len(self.unit_sparsities)]:
+                for text in self.gradient_detectors:
+                    name, options = detector(text)
+                    found.append(Scored(model=net, detector=name, options=options))
+                found += _detections([net], self.gradient_detectors, self.anomalies)
+            for net in self.family(seed, noise=self.sigma):
+                options = {"sigma": self.sigma, "n": self.certify_n, "limit": self.certify_samples}
+                found += [net, Certified(model=net, radius=self.radius, **options)]
+            for net in self.family(seed, adversarial=self.eps):
+                found += [net, Attacked(model=net, attack="pgd", eps=self.eps), Ensembled(members=(net,), **usual)]
+        return found
+
+
+class Sensnorm(Parameters):
+    """SensNorm against its rivals on attacks, shifts and outliers, dense and sparse; and its ablation."""
+
+    number, notebook, claim = 5, "05_sensnorm", "C4"
+    defaults: ClassVar[dict] = {
+        p: {
+            "recipe": "magnitude after", "sparsities": [0.0, 0.9], "finetune_epochs": f,
+            "detectors": [
+                "msp", "maxlogit", "entropy", "energy", "odin", "gradnorm", "mahalanobis", "relative_mahalanobis",
+                "knn", "vim", "react", "dice", "ash", "sensnorm", "profile",
+            ],
+            "anomalies": [
+                f"pgd:{eps:g}", "gaussian_noise:4", "rotate:4", *near, "mixed", "textures", "uniform", "inverted",
+            ],
+            "ablation": [
+                "sensnorm norm=1", "sensnorm norm=5", "sensnorm norm=inf", "sensnorm layers=all",
+                "sensnorm layers=all norm=1", "sensnorm layers=all norm=5", "sensnorm layers=all aggregate=mean",
+                "sensnorm target=logit", "sensnorm target=uniform", "sensnorm per_loss=true",
+                "sensnorm reference=train", "sensnorm reference=train standardise=true", "sensnorm views=4",
+                "sensnorm criterion=snap", "sensnorm criterion=snap layers=all", "sensnorm criterion=crop",
+                "sensnorm criterion=grasp",
+            ],
+            "fresh_seeds": fresh,
+        }
+        for p, f, eps, near, fresh in (
+            ("digits", 10, 0.1, ["heldout"], 5),
+            ("mnist", 2, 0.1, ["heldout"], 3),
+            ("cifar10", 10, 2 / 255, ["svhn", "cifar100"], 3),
+        )
+    }  # fmt: skip
+    FRESH: ClassVar[int] = 100  # the first of the fresh seeds
+    CONFIRMED: ClassVar[tuple] = ("msp", "mahalanobis", "knn", "sensnorm", "profile")  # with these detectors
+
+    seeds: Seeds
+    recipe: str = Field(description="how the sparse networks are made: '<criterion> <when>'")
+    sparsities: Sparsities = Field(description="fractions of weights removed")
+    finetune_epochs: Finetuning
+    detectors: Detectors = Field(description="detectors to compare, with options: 'sensnorm layers=all'")
+    anomalies: Anomalies = Field(description="kinds of anomaly: pgd:<eps>, <shift>:<severity>, or outliers")
+    ablation: Detectors = Field(description="variants of SensNorm, scored on the dense networks")
+    fresh_seeds: Limit = Field(description="so many further seeds (100, 101, …) confirm the profile; 0: none")
+
+    def networks(self):
+        """Return every sparsity of every seed, the dense one at sparsity 0."""
+        return [
+            pruned(self.trained(seed), self.recipe, sparsity, self.finetune_epochs)
+            for seed in self.seed_list() for sparsity in self.sparsities
+        ]  # fmt: skip
+
+    def fresh(self):
+        """Return dense networks of seeds that nothing was looked at before."""
+        return [self.trained(self.FRESH + i) for i in range(self.fresh_seeds)]
+
+    def cells(self):
+        nets, dense = self.networks(), [self.trained(seed) for seed in self.seed_list()]
+        found = [*nets, *_detections(nets, self.detectors, self.anomalies)]
+        found += _detections(dense, [t for t in self.ablation if t not in self.detectors], self.anomalies)
+        return [*found, *self.fresh(), *_detections(self.fresh(), self.CONFIRMED, self.anomalies)]
+
+
+def _detections(nets, texts, anomalies):
+    return [
+        Detection(model=net, detector=name, options=options, anomaly=anomaly)
+        for net in nets for name, options in map(detector, texts) for anomaly in anomalies
+    ]  # fmt: skip
+
+
+ALL = (Quickstart, Robustness, AnomalyDetection, Subnetworks, StructureAndCost, Sensnorm)

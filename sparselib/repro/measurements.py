@@ -1,0 +1,311 @@
+"""The cells that measure networks: under attack, under shifts, as detectors of anomalies, by certificate, by cost.
+
+Everything is measured on the test samples. Cells of one network run together, so what they share is kept for a while.
+"""
+
+import statistics
+import time
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from sparselib import attacks, certify, checks, data, detectors, ensembles, metrics, shift_kinds, shifts, training
+from sparselib.models import device_of
+from sparselib.repro.cells import Cell, inliers, row
+from sparselib.repro.networks import Network
+
+BATCH = 256  # images in what is timed
+STEPS = 10  # of PGD, where attacked inputs are to be detected
+
+
+class Measurement(Cell):
+    """Rows about one network."""
+
+    model: Network
+
+    def inputs(self):
+        return (self.model,)
+
+    def fingerprints(self):
+        return self.model.fingerprints()
+
+    def columns(self):
+        return self.model.columns()
+
+
+class Attacked(Measurement):
+    """Accuracy under one attack of radius eps.
+
+    FGSM and PGD run once up the cross-entropy and once up the margin; "accuracy" counts what withstands both.
+    """
+
+    attack: str  # fgsm, pgd or autoattack
+    norm: str = "linf"
+    eps: float
+    steps: int = 20
+    limit: int | None = None  # use only so many test samples, equally many of each class
+
+    def compute(self, load):
+        net, test = load(self.model), _some(self.model.data, self.limit)
+        x, y = _on(net, test.x), _on(net, test.y)
+        condition = f"{self.attack} {self.norm} {self.eps:g}"
+
+        def withstands(attacked):
+            return training.logits(net, attacked).argmax(1) == y
+
+        if self.attack == "autoattack":
+            right = withstands(attacks.autoattack(net, x, y, self.eps, norm=self.norm, seed=self.model.seed))
+            return [row("attack", condition, "accuracy", right.double().mean())], None
+        if self.attack == "fgsm":  # PGD of one full step from x itself; attacks.fgsm knows the cross-entropy only
+            options = {"norm": self.norm, "steps": 1, "step_size": float(self.eps), "random_start": False}
+        else:
+            options = {"norm": self.norm, "steps": self.steps, "early_stop": True, "seed": self.model.seed}
+        by_loss = {loss: withstands(attacks.pgd(net, x, y, self.eps, loss=loss, **options)) for loss in attacks.LOSSES}
+        rows = [row("attack", condition, f"accuracy_{loss}", right.double().mean()) for loss, right in by_loss.items()]
+        both = torch.stack(list(by_loss.values())).all(0)
+        return [row("attack", condition, "accuracy", both.double().mean()), *rows], None
+
+
+class Shifted(Measurement):
+    """Accuracy under one kind of shift."""
+
+    kind: str
+    severity: int
+
+    def chosen(self):
+        return (shift_kinds.SHIFTS[self.kind],)
+
+    def compute(self, load):
+        samples = _shifted(self.model.data, self.kind, self.severity)
+        value = training.accuracy(load(self.model), samples)
+        return [row("shift", f"{self.kind} {self.severity}", "accuracy", value)], None
+
+
+class Detection(Measurement):
+    """How well a detector on a network tells the test samples from one kind of anomaly.
+
+    `anomaly`: "pgd:<eps>" (attacked test samples, L∞), "<shift>:<severity>", or a kind of `data.outliers`.
+    """
+
+    detector: str
+    options: tuple[tuple[str, Any], ...] = ()
+    anomaly: str
+
+    def fingerprints(self):
+        found = super().fingerprints()
+        if family(self.anomaly) == "ood" and self.anomaly not in data.SYNTHETIC:
+            found["anomaly"] = _outliers(self.model.data, self.anomaly).fingerprint
+        return found
+
+    def chosen(self):
+        head = self.anomaly.partition(":")[0]
+        tables = (data.SYNTHETIC, shift_kinds.SHIFTS, {"pgd": attacks.pgd})
+        return (detectors.DETECTORS[self.detector], *(table[head] for table in tables if head in table))
+
+    def columns(self):
+        return {**super().columns(), "detector": _named(self.detector, self.options), "anomaly": self.anomaly}
+
+    def compute(self, load):
+        net = load(self.model)
+        detector, inside = _fitted(net, self.model.data, self.detector, self.options)
+        outside = detector.score(_anomalous(net, self.model.data, self.anomaly, self.model.seed))
+        task, condition = family(self.anomaly), f"{_named(self.detector, self.options)} on {self.anomaly}"
+        return [
+            row(task, condition, "auroc", metrics.auroc(inside, outside)),
+            row(task, condition, "aupr_ood", metrics.aupr(inside, outside)),
+            row(task, condition, "fpr95_ood", metrics.fpr_at_95_tpr(inside, outside)),
+        ], None
+
+
+class Certified(Measurement):
+    """The share of test samples that are right and certified at a radius, by randomized smoothing, and its cost."""
+
+    sigma: float
+    radius: float
+    n: int
+    limit: int
+
+    def compute(self, load):
+        net, test = load(self.model), _some(self.model.data, self.limit)
+        y = _on(net, test.y)
+        started = time.perf_counter()
+        predicted, radius = certify.certify(
+            net, _on(net, test.x), self.sigma, n=self.n, n0=min(100, self.n), seed=self.model.seed
+        )
+        seconds = time.perf_counter() - started
+        condition = f"σ {self.sigma:g}, n {self.n}"
+        return [
+            row("certificate", condition, "accuracy", (predicted == y).double().mean()),
+            row("certificate", condition, "certified", ((predicted == y) & (radius >= self.radius)).double().mean()),
+            row("certificate", condition, "abstained", (predicted == certify.ABSTAIN).double().mean()),
+            row("cost", "certificate", "seconds", seconds / len(test)),
+        ], None
+
+
+class Scored(Measurement):
+    """What a score costs, per image: measured seconds, the median of `repeats` runs over one batch."""
+
+    detector: str
+    options: tuple[tuple[str, Any], ...] = ()
+    repeats: int = 5
+
+    def chosen(self):
+        return (detectors.DETECTORS[self.detector],)
+
+    def columns(self):
+        return {**super().columns(), "detector": _named(self.detector, self.options)}
+
+    def compute(self, load):
+        net, x = load(self.model), _batch(self.model.data)
+        detector = detectors.build(self.detector, **dict(self.options)).fit(net, inliers(self.model.data, "train"))
+        seconds = _seconds(lambda: detector.score(_on(net, x)), self.repeats)
+        return [row("cost", "score", "seconds", seconds / len(x))], None
+
+
+class Ensembled(Cell):
+    """A deep ensemble: accuracy, calibration, accuracy under attack, detection by MSP and by disagreement, cost.
+
+    One member is a network by itself: what the ensemble is compared with.
+    """
+
+    members: tuple[Network, ...]
+    eps: float
+    anomalies: tuple[str, ...]
+    repeats: int = 5
+
+    def inputs(self):
+        return self.members
+
+    def fingerprints(self):
+        found = self.members[0].fingerprints()
+        for name in self.anomalies:
+            if family(name) == "ood" and name not in data.SYNTHETIC:
+                found[name] = _outliers(self.members[0].data, name).fingerprint
+        return found
+
+    def chosen(self):
+        heads = [name.partition(":")[0] for name in self.anomalies]
+        return tuple(table[head] for table in (data.SYNTHETIC, shift_kinds.SHIFTS) for head in heads if head in table)
+
+    def columns(self):
+        return {**self.members[0].columns(), "members": len(self.members)}
+
+    def compute(self, load):
+        nets, chosen = [load(member) for member in self.members], self.members[0].data
+        net = ensembles.Ensemble(nets).eval()
+        test, seed = inliers(chosen, "test"), self.members[0].seed
+        x, y = _on(nets[0], test.x), _on(nets[0], test.y)
+        logits = training.logits(net, x)
+        attacked = attacks.pgd(net, x, y, self.eps, steps=STEPS, early_stop=True, seed=seed)
+        robust = training.logits(net, attacked).argmax(1) == y
+        batch = _on(nets[0], _batch(chosen))
+        cost = [metrics.cost(member, batch, repeats=self.repeats) for member in nets]
+        rows = [
+            row("classification", "clean", "accuracy", (logits.argmax(1) == y).double().mean()),
+            row("classification", "clean", "calibration_error", metrics.calibration_error(logits, y)),
+            row("attack", f"pgd linf {self.eps:g}", "accuracy", robust.double().mean()),
+            row("cost", "network", "params", sum(c.params for c in cost)),
+            row("cost", "network", "macs", sum(c.macs for c in cost) / BATCH),
+            row("cost", "network", "peak_bytes", max(c.peak_bytes for c in cost)),
+            row("cost", "network", "seconds", sum(c.seconds for c in cost) / len(batch)),
+        ]
+        scores = {"msp": lambda z: -training.logits(net, z).softmax(1).amax(1)}
+        if len(nets) > 1:
+            scores["disagreement"] = net.disagreement
+        inside = {name: score(x) for name, score in scores.items()}
+        for anomaly in self.anomalies:
+            outside = _anomalous(net, chosen, anomaly, seed)
+            for name, score in scores.items():
+                value = metrics.auroc(inside[name], score(outside))
+                rows.append(row(family(anomaly), f"{name} on {anomaly}", "auroc", value))
+        return rows, None
+
+
+def _named(detector, options):
+    return " ".join([detector, *(f"{name}={value}" for name, value in options)])
+
+
+def family(anomaly):
+    """Return "aa" for an adversarial attack, "ds" for a distribution shift, "ood" for outliers.
+
+    Raises ValueError for a name that is none of them.
+    """
+    head, colon, rest = anomaly.partition(":")
+    if colon and head == "pgd":
+        try:
+            checks.number("the radius of pgd:<eps>", float(rest), 0, 1)
+        except ValueError as error:
+            raise ValueError(f"anomaly {anomaly!r}: {error}") from None
+        return "aa"
+    if colon and head in shifts.KINDS:
+        if rest not in "12345" or len(rest) != 1:
+            raise ValueError(f"anomaly {anomaly!r}: severity must be in 1..5, got {rest!r}")
+        return "ds"
+    if colon and head == "folder":
+        return "ood"
+    checks.choice("anomaly", anomaly, (*data.OUTLIERS, *data.NAMES, *shifts.KINDS, "pgd"), also=", folder:<path>")
+    if anomaly in shifts.KINDS or anomaly == "pgd":
+        raise ValueError(f"anomaly {anomaly!r} needs a strength: {'pgd:0.1' if anomaly == 'pgd' else anomaly + ':3'}")
+    return "ood"
+
+
+def _anomalous(net, chosen, name, seed):
+    """Return the anomalous inputs called `name`, on the device of the network."""
+    kind, (head, _, rest) = family(name), name.partition(":")
+    if kind == "aa":
+        return _attacked(net, chosen, float(rest), seed)
+    samples = _shifted(chosen, head, int(rest)) if kind == "ds" else _outliers(chosen, name)
+    return _on(net, samples.x)
+
+
+@lru_cache(maxsize=4)
+def _attacked(net, chosen, eps, seed):
+    test = inliers(chosen, "test")
+    return attacks.pgd(net, _on(net, test.x), _on(net, test.y), eps, steps=STEPS, seed=seed)
+
+
+@lru_cache(maxsize=32)
+def _shifted(chosen, kind, severity):
+    test = inliers(chosen, "test")
+    return data.Samples(shifts.corrupt(test.x, kind, severity), test.y, test.classes, test.name)
+
+
+@lru_cache(maxsize=16)
+def _outliers(chosen, name):
+    """Return the outliers called `name` to the test samples: as many, 1000 at most."""
+    like = inliers(chosen, "test")
+    return data.outliers(name, like, n=min(len(like), 1000))
+
+
+@lru_cache(maxsize=32)
+def _fitted(net, chosen, name, options):
+    """Return a detector fitted to the network, and its scores of the test samples."""
+    detector = detectors.build(name, **dict(options)).fit(net, inliers(chosen, "train"))
+    return detector, detector.score(_on(net, inliers(chosen, "test").x))
+
+
+@lru_cache(maxsize=4)
+def _some(chosen, limit):
+    test = inliers(chosen, "test")
+    return test if limit is None or limit >= len(test) else data.balanced(test, limit)
+
+
+def _batch(chosen):
+    """Return BATCH test images, the same ones again where there are fewer."""
+    x = inliers(chosen, "test").x
+    return x[torch.arange(BATCH) % len(x)]
+
+
+def _on(net, tensor):
+    return tensor.to(device_of(net))
+
+
+def _seconds(run, repeats):
+    """Return the median seconds of a run that ends with its result on the CPU; the first is left out."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        run().cpu()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])

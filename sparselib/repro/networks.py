@@ -1,0 +1,278 @@
+"""The cells that end in a network: trained, pruned, masked without training, shrunk, trained again from scratch."""
+
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+
+from sparselib import criteria, data, masks, models, objectives, pruning, schedules, seeds, subnetworks, training
+from sparselib.repro import project
+from sparselib.repro.cells import Cell, Data, fingerprint, inliers, row
+
+# By name, so that networks trained in the standard way do not depend on the code of attacks.
+TRAINING = {"adversarial": objectives.Adversarial}
+
+
+class NetworkCell(Cell):
+    """A cell whose result is a network; its rows are the network's accuracy and what it cost to make."""
+
+    makes_network: ClassVar[bool] = True
+
+    @property
+    def origin(self):
+        """The `Trained` cell that says on which data and from which seed."""
+        raise NotImplementedError
+
+    def fingerprints(self):
+        return {split: fingerprint(self.data, split) for split in ("train", "test")}
+
+    def _rows(self, net):
+        return [
+            row("classification", "clean", "accuracy", training.accuracy(net, inliers(self.data, "test"))),
+            row("cost", "network", "weights", sum(int(m.weight.count_nonzero()) for m in masks.prunable(net).values())),
+        ]
+
+
+class Trained(NetworkCell):
+    """A dense network, trained from `seed`."""
+
+    data: Data
+    network: str
+    width: int | None = None
+    epochs: int
+    batch_size: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 5e-5
+    label_noise: float = 0.0  # share of the training labels that is drawn anew
+    adversarial: float = 0.0  # radius (L∞) of the attacks that it is trained on; 0: none
+    noise: float = 0.0  # standard deviation of the noise that it is trained on
+    seed: int = 0
+
+    @property
+    def origin(self):
+        return self
+
+    def chosen(self):
+        return (models.MODELS[self.network][0], *([TRAINING["adversarial"]] if self.adversarial else []))
+
+    @property
+    def training(self):
+        """What sets its training apart, in words."""
+        said = [
+            f"{self.label_noise:.0%} noisy labels" if self.label_noise else "",
+            f"adversarial {self.adversarial:g}" if self.adversarial else "",
+            f"noise {self.noise:g}" if self.noise else "",
+            f"weight decay {self.weight_decay:g}" if self.weight_decay != 5e-5 else "",
+        ]
+        return ", ".join(filter(None, said)) or "standard"
+
+    def columns(self):
+        return {
+            "dataset": self.data.name, "network": self.network, "width": self.width or 0, "training": self.training,
+            "epochs": self.epochs, "recipe": "dense", "criterion": "none", "structured": False, "sparsity": 0.0,
+            "when": "none", "seed": self.seed,
+        }  # fmt: skip
+
+    def samples(self):
+        """Return the training Samples, with the labels that it is trained on."""
+        train = inliers(self.data, "train")
+        if not self.label_noise:
+            return train
+        rng = seeds.generator(self.seed, "label noise")
+        noisy = torch.rand(len(train), generator=rng) < self.label_noise
+        drawn = torch.randint(len(train.classes), (len(train),), generator=rng)
+        return data.Samples(train.x, torch.where(noisy, drawn, train.y), train.classes, train.name)
+
+    def options(self):
+        """Return what `training.fit` is told beside the usual; pruned networks are trained on in the same way."""
+        adversarial = TRAINING["adversarial"](self.adversarial) if self.adversarial else None
+        return {
+            "batch_size": self.batch_size, "weight_decay": self.weight_decay, "adversarial": adversarial,
+            "noise": self.noise or None, "progress": False,
+        }  # fmt: skip
+
+    def initial(self):
+        """Return the network before training."""
+        train = inliers(self.data, "train")
+        _, channels, size, _ = train.x.shape
+        net = models.build(
+            self.network, in_channels=channels, num_classes=len(train.classes), image_size=size, width=self.width,
+            mean=train.x.mean((0, 2, 3)).tolist(), std=train.x.std((0, 2, 3)).tolist(), seed=self.seed,
+        )  # fmt: skip
+        return net.to(project.device())
+
+    def compute(self, load):
+        net = self.initial()
+        training.fit(net, self.samples(), epochs=self.epochs, lr=self.lr, seed=self.seed, **self.options())
+        return self._rows(net), net
+
+
+class Derived(NetworkCell):
+    """A network made from another, or from the recipe of another."""
+
+    @property
+    def data(self):
+        return self.origin.data
+
+    @property
+    def seed(self):
+        return self.origin.seed
+
+
+class Pruned(Derived):
+    """A sparse network, trained under its mask; see `schedules.train_sparse` for `when`.
+
+    `dense` is the recipe of its training; with when="after" it is also the network that is pruned.
+    """
+
+    dense: Trained
+    criterion: str
+    structured: bool = False
+    scope: str = "global"
+    sparsity: float
+    when: str = "after"
+    rounds: int = 1
+    epochs: int
+    lr: float = 1e-3
+
+    @property
+    def origin(self):
+        return self.dense
+
+    def inputs(self):
+        return (self.dense,) if self.when == "after" else ()
+
+    def chosen(self):
+        return (criteria.CRITERIA[self.criterion], *self.dense.chosen())
+
+    def columns(self):
+        units = " units" if self.structured else ""
+        return {
+            **self.dense.columns(), "recipe": f"{self.criterion} {self.when}{units}", "criterion": self.criterion,
+            "structured": self.structured, "sparsity": self.sparsity, "when": self.when,
+        }  # fmt: skip
+
+    def compute(self, load):
+        dense, train = self.dense, self.dense.samples()
+        cut = {
+            "structured": self.structured, "scope": self.scope, "rounds": self.rounds, "seed": dense.seed,
+            **dense.options(),
+        }  # fmt: skip
+        if self.when == "after":
+            net = schedules.finetuned(
+                load(dense), train, self.criterion, self.sparsity, epochs=self.epochs, lr=self.lr, **cut
+            )
+        else:
+            net = schedules.train_sparse(
+                dense.initial(), train, self.criterion, self.sparsity, when=self.when, epochs=dense.epochs,
+                finetune_epochs=self.epochs, lr=dense.lr, finetune_lr=self.lr, **cut,
+            )  # fmt: skip
+        return [*self._rows(net), row("pruning", "achieved", "sparsity", pruning.sparsity(net))], net
+
+
+class Masked(Derived):
+    """A subnetwork of the dense network by a learnt mask, never trained: see `subnetworks.search`.
+
+    With epochs=0 the mask is not learnt: the largest weights stay (init "hydra"), or random ones ("edge-popup").
+    """
+
+    dense: Trained
+    sparsity: float
+    objective: str = "clean"
+    eps: float = 0.1
+    noise: float = 1.0
+    outliers: str | None = None  # a kind of synthetic outliers, taken from the training half of each kind
+    epochs: int
+    scope: str = "layer"
+    init: str = "hydra"
+    batch_norm: str = "frozen"
+
+    @property
+    def origin(self):
+        return self.dense
+
+    def inputs(self):
+        return (self.dense,)
+
+    def chosen(self):
+        return (*([data.SYNTHETIC[self.outliers]] if self.outliers else []), *self.dense.chosen())
+
+    def columns(self):
+        found = self.objective if self.epochs else {"hydra": "magnitude", "edge-popup": "random"}[self.init]
+        base = "" if self.dense.epochs else " of untrained weights"
+        batch_norm = ", batch norm restated" if self.batch_norm == "restated" else ""
+        return {
+            **self.dense.columns(), "recipe": f"mask {found}{base}{batch_norm}", "criterion": found,
+            "sparsity": self.sparsity, "when": "mask",
+        }  # fmt: skip
+
+    def compute(self, load):
+        train = inliers(self.data, "train")
+        outliers = self.outliers and data.outliers(self.outliers, train, seed=self.seed, split="train")
+        net = subnetworks.search(
+            load(self.dense), train, self.sparsity, objective=self.objective, outliers=outliers or None, eps=self.eps,
+            noise=self.noise, epochs=self.epochs, batch_size=self.dense.batch_size, scope=self.scope, init=self.init,
+            batch_norm=self.batch_norm, seed=self.seed, progress=False,
+        )  # fmt: skip
+        return [*self._rows(net), row("pruning", "achieved", "sparsity", pruning.sparsity(net))], net
+
+
+class Shrunk(Derived):
+    """The physically smaller network that computes what a structurally pruned one does."""
+
+    pruned: Pruned
+
+    @property
+    def origin(self):
+        return self.pruned.dense
+
+    def inputs(self):
+        return (self.pruned,)
+
+    def chosen(self):
+        return self.origin.chosen()
+
+    def columns(self):
+        return {**self.pruned.columns(), "recipe": f"{self.pruned.criterion} shrunk"}
+
+    def compute(self, load):
+        net = pruning.shrink(load(self.pruned))
+        return self._rows(net), net
+
+
+class Scratch(Derived):
+    """A network of the shape of a shrunk one, trained from new weights for as long as that was: the control."""
+
+    shrunk: Shrunk
+
+    @property
+    def origin(self):
+        return self.shrunk.origin
+
+    def inputs(self):
+        return (self.shrunk,)
+
+    def chosen(self):
+        return self.origin.chosen()
+
+    def columns(self):
+        return {**self.shrunk.columns(), "recipe": "from scratch", "criterion": "none", "when": "scratch"}
+
+    def compute(self, load):
+        dense, net = self.origin, masks.bare(load(self.shrunk))
+        with seeds.isolated(self.seed, "scratch"):
+            for module in net.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        epochs = dense.epochs + self.shrunk.pruned.epochs
+        training.fit(net, dense.samples(), epochs=epochs, lr=dense.lr, seed=self.seed, **dense.options())
+        return self._rows(net), net
+
+
+Network = Trained | Pruned | Masked | Shrunk | Scratch
+
+
+@lru_cache
+def weight_count(trained):
+    """Return how many prunable weights the dense network of a `Trained` has."""
+    return sum(layer.weight.numel() for layer in masks.prunable(trained.initial()).values())
