@@ -7,6 +7,8 @@
 
 <what> names the typed parameters alone; <key> also the data, code and package versions. So all results for the same
 question lie side by side, and `status` can tell what differs.
+
+A folder that holds another layout is left as it is; this one then lives in its subfolder layout-<version>.
 """
 
 import fcntl
@@ -30,19 +32,26 @@ class Store:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        mark = self.folder / "format"
         try:
-            if mark.exists():
-                found = mark.read_text().strip()
-                if found != FORMAT:
-                    raise StoreError(
-                        f"{self.folder} holds results of layout {found!r}, this version writes {FORMAT!r}; it is left "
-                        "as it is. Move it away, or set SPARSELIB_STORE to another folder."
-                    )
-            else:
-                checkpoints.write_atomic(mark, FORMAT.encode() + b"\n")
+            while (found := self._layout()) not in (FORMAT, None):
+                own = self.folder / f"layout-{FORMAT}"
+                warnings.warn(
+                    f"{self.folder} holds results of layout {found!r}: kept, but not used; those of layout {FORMAT!r} "
+                    f"go to {own}",
+                    stacklevel=2,
+                )
+                self.folder = own
+            if found is None:
+                checkpoints.write_atomic(self.folder / "format", FORMAT.encode() + b"\n")
         except OSError as error:
             raise StoreError(f"cannot use the store {self.folder}: {error}") from error
+
+    def _layout(self):
+        """Return the version of the layout in the folder, None for a new one."""
+        try:
+            return (self.folder / "format").read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return None
 
     def _path(self, what, key, suffix):
         return self.folder / "cells" / what / f"{key}{suffix}"
@@ -99,7 +108,10 @@ class Store:
         """Save what a `code` digest stands for, once."""
         path = self.folder / "code" / f"{digest}.json"
         if not path.exists():
-            checkpoints.write_atomic(path, json.dumps(symbols, indent=1, sort_keys=True).encode())
+            try:
+                checkpoints.write_atomic(path, json.dumps(symbols, indent=1, sort_keys=True).encode())
+            except OSError as error:
+                raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
 
     def code(self, digest):
         """Return the {definition: digest} saved for a `code` digest, or None."""
@@ -118,7 +130,10 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
         with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:  # some network file systems have no locks
+                raise StoreError(f"cannot lock files of the store {self.folder}: {error}") from error
             yield
 
 

@@ -1,7 +1,10 @@
 import json
 import multiprocessing
-import os
+import subprocess
+import sys
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from sparselib import models
 from sparselib.repro.store import FORMAT, Store, StoreError
 
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = {"rows": [{"value": 0.1 + 0.2}], "parts": {}}
 
 
@@ -43,11 +47,20 @@ def test_damage_is_told_and_touches_nothing_else(store, suffix, damage):
     assert store.get("w", "bad") is not None
 
 
-def test_another_layout_is_left_alone(tmp_path):
+def test_another_layout_is_kept_ignored_and_told(tmp_path):
     (tmp_path / "format").write_text("99\n")
-    with pytest.raises(StoreError, match=f"layout '99', this version writes '{FORMAT}'; it is left as it is"):
-        Store(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["format"]
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "old").write_text("precious")
+    with pytest.warns(UserWarning, match=f"layout '99': kept, but not used; those of layout '{FORMAT}' go to"):
+        store = Store(tmp_path)
+    store.put("w", "k", RECORD)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Store(store.folder).get("w", "k"), "workers get this folder, and need not be told again"
+    with pytest.warns(UserWarning, match="layout '99'"):
+        assert Store(tmp_path).get("w", "k")
+    assert (tmp_path / "format").read_text() == "99\n" and (tmp_path / "cells" / "old").read_text() == "precious"
+    assert not (tmp_path / "cells" / "w").exists()
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
@@ -56,16 +69,51 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         Store(tmp_path / "file" / "store")
 
 
-def test_a_write_that_fails_leaves_no_trace(store, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 kB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a file system needs more rights")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
-    store.put("w", "k", RECORD)
-    before = sorted(p for p in store.folder.rglob("*"))
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left"):
+
+def test_a_full_disk_ends_clearly_and_leaves_no_trace(small_disk):
+    store, number = Store(small_disk), 0
+    big = {**RECORD, "rows": ["x" * 8000]}
+    with pytest.raises(StoreError, match="cannot write to the store .*No space left"):
+        for number in range(20):
+            store.put("w", str(number), big)
+    assert 3 < number < 19
+    assert sorted(p.name for p in (small_disk / "cells" / "w").iterdir()) == sorted(f"{n}.json" for n in range(number))
+    assert all(store.get("w", str(n)) for n in range(number)), "what was there is whole"
+
+
+def test_a_file_too_large_for_the_disk_is_refused_as_a_whole(tmp_path):
+    script = (
+        "import resource, sys; from sparselib import models; from sparselib.repro.store import *\n"
+        "store = Store(sys.argv[1]); store.put('w', 'k', {'rows': []})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "net = models.build('convnet', in_channels=1, num_classes=3, image_size=8, width=16)\n"
+        "try: store.put('w', 'k2', {'rows': []}, net)\n"
+        "except StoreError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, cwd=ROOT)
+    assert f"cannot write to the store {tmp_path}: [Errno 27] File too large" in done.stdout, done.stderr
+    assert [p.name for p in (tmp_path / "cells" / "w").iterdir()] == ["k.json"] and Store(tmp_path).get("w", "k")
+
+
+def test_a_disk_that_cannot_be_written_can_still_be_read(small_disk):
+    Store(small_disk).put("w", "k", RECORD)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    store = Store(small_disk)
+    assert store.get("w", "k")["rows"] == RECORD["rows"]
+    with pytest.raises(StoreError, match="cannot write to the store .*Read-only file system"):
         store.put("w", "k2", RECORD)
-    assert sorted(p for p in store.folder.rglob("*")) == before and store.get("w", "k")
+    with pytest.raises(StoreError, match="Read-only file system"), store.locked("w", "k2"):
+        pass
 
 
 def _hold(folder, log):

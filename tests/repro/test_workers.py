@@ -1,0 +1,103 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import toy
+
+from sparselib.repro import progress, runner, workers
+from sparselib.repro.store import Store
+
+TOY = Path(toy.__file__)
+
+
+def _task(name, *needs, weight=1.0, kind=""):
+    return workers.Task(name, (name,), frozenset([name]), frozenset(needs), weight, kind)
+
+
+def _order(tasks):
+    called = []
+    workers.carry_out(called.append, tasks, workers.Here(), done=lambda task, _: None)
+    return called
+
+
+def test_what_most_work_waits_for_goes_first():
+    tasks = [
+        _task("lonely", weight=3), _task("leaf", "root"), _task("root"), _task("far", "leaf", weight=2), _task("short"),
+    ]  # fmt: skip
+    assert _order(tasks) == ["root", "lonely", "leaf", "far", "short"]
+
+
+def test_one_of_each_kind_goes_before_the_rest():
+    tasks = [_task(f"net{i}", weight=9, kind="net") for i in range(3)]
+    tasks += [_task(f"number{i}", "net0", kind="number") for i in range(2)]
+    assert _order(tasks) == ["net0", "number0", "net1", "net2", "number1"]
+
+
+def test_a_killed_worker_loses_nothing(tmp_path):
+    wanted = toy.grid(nets=2) + toy.grid(nets=1, dies=str(tmp_path / "died"))
+    store, calm = Store(tmp_path / "a"), Store(tmp_path / "b")
+    runner.compute(wanted, store, jobs=2, progress=False)
+    assert (tmp_path / "died").exists()
+    runner.compute(wanted, calm, jobs=1, progress=False)
+    assert toy.values(wanted, store) == toy.values(wanted, calm)
+
+
+def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(tmp_path):
+    store = Store(tmp_path)
+    deadly = toy.Number(net=toy.Net(seed=0), n=7, dies="always")
+    with pytest.raises(workers.WorkerError, match=r"killed 2 times .*Number seed=0 n=7"):
+        runner.compute([deadly, *toy.grid(nets=2)], store, jobs=2, progress=False)
+    assert runner.missing([deadly], store) == [deadly], "the network is there"
+
+
+def _alive(pids):
+    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
+
+
+def _wait_for(condition, seconds=30):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "nothing happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_the_run(tmp_path, how):
+    log = tmp_path / "log"
+    command = [sys.executable, TOY, tmp_path / "store", "jobs=2", "nets=4", "seconds=0.3", f"log={log}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        _wait_for(lambda: log.exists() and len({line.split()[1] for line in log.read_text().splitlines()}) == 2)
+        started = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
+        if how == signal.SIGINT:
+            os.killpg(run.pid, how)  # as the terminal does it: to the workers, too
+        else:
+            os.kill(run.pid, how)
+        _, err = run.communicate(timeout=30)
+    assert run.returncode in (-how, 1), err
+    assert len(started) >= 2
+    _wait_for(lambda: not _alive(started), 10)
+    if how == signal.SIGINT:
+        assert err.count("KeyboardInterrupt") == 1, "that of the run, none of a worker"
+
+
+def test_time_left_is_reckoned_from_seconds_and_withheld_while_unknown(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    known = progress.Durations()
+    clock = iter(range(0, 100000, 10)).__next__
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    things = [("net", str(i)) for i in range(2)] + [("number", str(i)) for i in range(8)]
+    with progress.Bar(things, known.guess, unit="cells") as bar:
+        known.learn(("net", "0"), 9.0)
+        bar.done([("net", "0")], 9.0)
+        assert "1/10" in shown.getvalue() and shown.getvalue().rstrip().endswith("? left]")
+        known.learn(("number", "0"), 1.0)
+        bar.done([("number", "0")], 1.0)  # 10 s of work done; left: 9 + 7 × 1
+        assert bar._bar.n == 10 and bar._bar.total == 26
+        assert " 38%" in shown.getvalue().split("\r")[-1] and "2/10" in shown.getvalue()

@@ -1,0 +1,95 @@
+"""Cells that cost next to nothing, for tests of the machinery. As a program: compute a grid of them.
+
+python toy.py STORE [jobs=2] [scheduler=tcp://…] [nets=3] [numbers=4] [seconds=0.1] [log=FILE]
+"""
+
+import os
+import signal
+import sys
+import time
+from typing import ClassVar
+
+import torch
+
+from sparselib import models
+from sparselib.repro import runner
+from sparselib.repro.cells import Cell, row
+from sparselib.repro.store import Store
+
+
+class Toy(Cell):
+    seconds: float = 0.0
+    log: str = ""  # a line is added to this file whenever a cell is computed
+
+    def code(self):
+        return {"toy": os.environ.get("TOY_CODE", "1")}
+
+    def chosen(self):
+        return (models.MODELS["convnet"][0],)
+
+    def note(self):
+        if self.log:
+            with open(self.log, "a") as file:
+                file.write(f"{self.what} {os.getpid()}\n")
+        time.sleep(self.seconds)
+
+
+class Net(Toy):
+    """An untrained network."""
+
+    makes_network: ClassVar[bool] = True
+    seed: int
+
+    def columns(self):
+        return {"seed": self.seed}
+
+    def compute(self, load):
+        self.note()
+        net = models.build("convnet", in_channels=1, num_classes=2, image_size=8, width=4, seed=self.seed)
+        return [row("toy", "net", "weight", next(net.parameters()).detach().sum())], net.eval()
+
+
+class Number(Toy):
+    """What the network says to one input; `dies`: the worker dies of it, once (a file to remember that) or always."""
+
+    net: Net
+    n: int
+    dies: str = ""
+
+    def inputs(self):
+        return (self.net,)
+
+    def columns(self):
+        return {"seed": self.net.seed, "n": self.n}
+
+    def compute(self, load):
+        self.note()
+        if self.dies and not os.path.exists(self.dies):
+            if self.dies != "always":
+                open(self.dies, "x").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        x = torch.full((1, 1, 8, 8), self.n / 10)
+        return [row("toy", f"logit {i}", "value", v) for i, v in enumerate(load(self.net)(x)[0].detach())], None
+
+
+def grid(nets=3, numbers=4, seconds=0.0, log="", **more):
+    """Return the Numbers of some Nets."""
+    made = [Net(seed=s, seconds=seconds, log=log) for s in range(nets)]
+    return [Number(net=net, n=n, seconds=seconds, log=log, **more) for net in made for n in range(numbers)]
+
+
+def values(cells, store):
+    return runner.rows(cells, store)[["seed", "n", "condition", "value"]].values.tolist()
+
+
+def main(folder, *options):
+    given = dict(option.split("=", 1) for option in options)
+    how = {"jobs": int(given.pop("jobs", 1)), "scheduler": given.pop("scheduler", None)}
+    kinds = {"nets": int, "numbers": int, "seconds": float, "log": str}
+    runner.compute(grid(**{name: kinds[name](value) for name, value in given.items()}), Store(folder), **how)
+
+
+if __name__ == "__main__":
+    import toy  # so that the cells are of the module toy, which the workers can import, not of __main__
+
+    toy.main(*sys.argv[1:])
