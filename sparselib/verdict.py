@@ -1,4 +1,17 @@
-"""Statistics over seeds."""
+"""Statistics over seeds, and the rule that turns them into verdicts.
+
+A *contrast* is one comparison of two networks, paired by seed: the differences, seed by seed, of one measure. A claim
+is tested on a family of contrasts, one for each sparsity (and criterion) tried. All intervals of a family hold
+together with the level's probability (Bonferroni; Student's t over seeds).
+
+"Better somewhere" (C1, C2, C4): supported if at least one interval of the family lies above 0; contradicted if every
+    one lies below the margin, so that a gain of the margin or more is excluded everywhere; else undecided.
+"As good" (C3): supported if the interval lies above −margin; contradicted if it lies below it; else undecided.
+
+The margin is the smallest difference that would matter. One seed decides nothing.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -20,3 +33,58 @@ def interval(values, level=0.95):
         return mean, -np.inf, np.inf
     half = stats.t.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
     return mean, mean - float(half), mean + float(half)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Mean difference over `n` seeds with its interval [low, high], in the units of the measure.
+
+    `effect` is Cohen's d of paired samples, mean / standard deviation of the differences (NaN where that is 0).
+    """
+
+    label: str
+    n: int
+    mean: float
+    low: float
+    high: float
+    effect: float
+
+
+def paired(treated, control):
+    """Return the differences treated − control of two {seed: value} mappings, in the order of the seeds.
+
+    Raises ValueError unless both have the same seeds: a pair without its partner says nothing.
+    """
+    if set(treated) != set(control) or not len(treated):
+        raise ValueError(f"treated and control must have the same seeds, got {sorted(treated)} and {sorted(control)}")
+    return np.array([treated[seed] - control[seed] for seed in sorted(treated)], dtype=np.float64)
+
+
+def contrasts(family, level=0.95):
+    """Return a Contrast for each entry {label: differences over seeds} of a family; the intervals hold together."""
+    if not family:
+        raise ValueError("family must hold at least one contrast")
+    found = []
+    for label, differences in family.items():
+        differences = np.asarray(differences, dtype=np.float64)
+        mean, low, high = interval(differences, 1 - (1 - level) / len(family))
+        spread = differences.std(ddof=1) if len(differences) > 1 else 0.0
+        effect = mean / spread if spread > 0 else float("nan")
+        found.append(Contrast(label, len(differences), mean, low, high, float(effect)))
+    return found
+
+
+def better_somewhere(found, margin):
+    """Return "supported", "contradicted" or "undecided" for: at least one of the contrasts is a gain."""
+    checks.number("margin", margin, 0)
+    if any(c.low > 0 for c in found):
+        return "supported"
+    return "contradicted" if all(c.high < margin for c in found) else "undecided"
+
+
+def as_good(contrast, margin):
+    """Return "supported", "contradicted" or "undecided" for: the contrast is no loss of more than the margin."""
+    checks.number("margin", margin, 0)
+    if contrast.low > -margin:
+        return "supported"
+    return "contradicted" if contrast.high < -margin else "undecided"

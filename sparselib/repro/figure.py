@@ -1,8 +1,8 @@
 """What a notebook calls: check the parameters, get the rows, show figures that say where they come from.
 
 run = figure.start("05_sensnorm", globals())
-rows = run.rows()
-run.show(fig, name="fig-sensnorm", caption="…", alt="…")
+for result in run.results():  # computed here; then the published rows of larger scales, if there are any
+    run.show(draw(result), of=result, name="fig-sensnorm", caption="…", alt="…")
 """
 
 import html
@@ -10,15 +10,18 @@ import inspect
 import io
 import json
 import os
+import re
 import time
 import warnings
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
 
 from sparselib.repro import parameters as typed
-from sparselib.repro import project, runner
+from sparselib.repro import project, published, runner
 from sparselib.repro.store import Store
 
 
@@ -35,6 +38,27 @@ def start(name, namespace):
     return run
 
 
+@dataclass(frozen=True)
+class Result:
+    """The tidy rows of a figure at one scale and the typed parameters they come from; computed here, or published."""
+
+    parameters: typed.Parameters
+    rows: pd.DataFrame
+    live: bool
+
+    @property
+    def profile(self):
+        return self.parameters.profile
+
+    @property
+    def scale(self):
+        """The scale in words, for captions and sentences."""
+        p = self.parameters
+        n = len(p.seed_list())
+        how = "computed here" if self.live else "published"
+        return f"profile `{p.profile}` ({p.dataset}, {p.network}, {n} seed{'s' if n > 1 else ''}, {how})"
+
+
 class Run:
     """One execution of a figure's notebook; `parameters` are its typed parameters."""
 
@@ -46,30 +70,37 @@ class Run:
     def rows(self):
         """Return the tidy rows of the figure's cells as a DataFrame, computing first what the store lacks."""
         if self._rows is None:
-            store, cells = Store(project.store_folder()), self.parameters.cells()
-            runner.compute(cells, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count())))
-            rows = runner.rows(cells, store)
-            rows.insert(0, "profile", self.parameters.profile)
-            rows.insert(1, "figure", self.parameters.notebook)
-            self._rows = rows
+            self._rows = rows_of(self.parameters)
         return self._rows.copy()
 
-    def show(self, fig, *, name, caption, alt, picture=False):
+    def results(self):
+        """Return the Results to show: the one computed here, then those published for other, larger profiles."""
+        return [Result(self.parameters, self.rows(), live=True), *published_results(self.parameters)]
+
+    def show(self, fig, *, name, caption, alt, picture=False, of=None):
         """Show a matplotlib figure with its stamp.
 
         Args:
             name: its label, "fig-…", for references in the book. caption: Markdown, without the stamp.
             alt: what the figure shows, in words, for those who cannot see it.
             picture: it holds images, whose greys must not be inverted in dark mode.
+            of: the Result that it shows; default: what was computed here. A published one is labelled as such.
         """
-        fig.text(0.99, -0.02, self._origin(), ha="right", va="top", fontsize=7, color="#555555")
+        if of is not None and not of.live:
+            name, caption = f"{name}-{of.profile}", f"**Published, {of.scale}.** {caption}"
+            origin = _origin(of.parameters, _commits(of.rows))
+            stamp = _stamp(of.parameters, origin, f"{_work(of.rows)}, published in results/{of.profile}/")
+        else:
+            origin = _origin(self.parameters, project.commit())
+            stamp = _stamp(self.parameters, origin, self._effort())
+        fig.text(0.99, -0.02, origin, ha="right", va="top", fontsize=7, color="#555555")
         buffer = io.StringIO()
         fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         plt.close(fig)
         about = {"name": name, "caption": caption, "alt": alt, "class": "picture" if picture else "chart"}
         bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": alt}
         display(bundle, raw=True, metadata={"sparselib": about})
-        display(HTML(self._stamp()))
+        display(HTML(stamp))
 
     def say(self, markdown):
         """Show prose whose numbers were computed just now."""
@@ -85,6 +116,17 @@ class Run:
         lines = [head, ["---"] * len(head), *rows]
         display(Markdown("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)))
 
+    def fold(self, summary, rows, head):
+        """Show a table as `table` does, folded away under a line that says what it is."""
+
+        def line(cells, tag):
+            return "<tr>" + "".join(f"<{tag}>{_emphasised(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = line(head, "th") + "".join(line(row, "td") for row in rows)
+        display(
+            HTML(f'<details class="folded"><summary>{html.escape(summary)}</summary><table>{body}</table></details>')
+        )
+
     def explorer(self, kind, data, label):
         """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
 
@@ -99,23 +141,55 @@ class Run:
             )
         )
 
-    def _origin(self):
-        p = self.parameters
-        seeds = p.seed_list()
-        seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}–{seeds[-1]}"
-        return f"{p.profile}: {p.dataset}, {p.network} · {seeds} · commit {project.commit()}"
+    def _effort(self):
+        if self._rows is None or not len(self._rows):
+            return f"{time.perf_counter() - self._started:.0f} s in this notebook"
+        return f"{_work(self._rows)} (rows of commit {_commits(self._rows)})"
 
-    def _stamp(self):
-        if self._rows is not None:
-            cells = self._rows.drop_duplicates("key")
-            commits = ", ".join(sorted(cells["commit"].unique()))
-            work = f"{len(cells)} cells, {cells['seconds'].sum():.0f} s of computing (rows of commit {commits})"
-        else:
-            work = f"{time.perf_counter() - self._started:.0f} s in this notebook"
-        return (
-            f'<p class="stamp">{html.escape(self._origin())} · {html.escape(work)}<br>rerun: '
-            f"<code>{html.escape(rerun_command(self.parameters))}</code></p>"
-        )
+
+def rows_of(parameters):
+    """Return the tidy rows of a page's cells as a DataFrame, computing first what the store lacks."""
+    store, cells = Store(project.store_folder()), parameters.cells()
+    runner.compute(cells, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count())))
+    rows = runner.rows(cells, store)
+    rows.insert(0, "profile", parameters.profile)
+    rows.insert(1, "figure", parameters.notebook)
+    return rows
+
+
+def published_results(parameters):
+    """Return the Results published for the same page in other profiles than its own and the default one."""
+    others = [p for p in typed.PROFILES if p not in (parameters.profile, "digits")]
+    found = [(p, published.read(p, parameters.notebook)) for p in others]
+    return [
+        Result(published.parameters(p, parameters.notebook), rows, live=False) for p, rows in found if rows is not None
+    ]  # fmt: skip
+
+
+def _emphasised(text):
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(str(text)))
+
+
+def _origin(p, commit):
+    seeds = p.seed_list()
+    seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}–{seeds[-1]}"
+    return f"{p.profile}: {p.dataset}, {p.network} · {seeds} · commit {commit}"
+
+
+def _commits(rows):
+    return ", ".join(sorted(rows["commit"].unique()))
+
+
+def _work(rows):
+    cells = rows.drop_duplicates("key")
+    return f"{len(cells)} cells, {cells['seconds'].sum():.0f} s of computing"
+
+
+def _stamp(p, origin, effort):
+    return (
+        f'<p class="stamp">{html.escape(origin)} · {html.escape(effort)}<br>rerun: '
+        f"<code>{html.escape(rerun_command(p))}</code></p>"
+    )
 
 
 def _show_own_warnings():

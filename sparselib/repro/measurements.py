@@ -107,9 +107,8 @@ class Detection(Measurement):
         return {**super().columns(), "detector": _named(self.detector, self.options), "anomaly": self.anomaly}
 
     def compute(self, load):
-        net = load(self.model)
-        detector, inside = _fitted(net, self.model.data, self.detector, self.options)
-        outside = detector.score(_anomalous(net, self.model.data, self.anomaly, self.model.seed))
+        detector, inside = _fitted(self.model, self.detector, self.options, load)
+        outside = detector.score(_anomalous(self.model, self.anomaly, load))
         task, condition = family(self.anomaly), f"{_named(self.detector, self.options)} on {self.anomaly}"
         return [
             row(task, condition, "auroc", metrics.auroc(inside, outside)),
@@ -215,7 +214,7 @@ class Ensembled(Cell):
             scores["disagreement"] = net.disagreement
         inside = {name: score(x) for name, score in scores.items()}
         for anomaly in self.anomalies:
-            outside = _anomalous(net, chosen, anomaly, seed)
+            outside = _against(net, chosen, anomaly, seed)
             for name, score in scores.items():
                 value = metrics.auroc(inside[name], score(outside))
                 rows.append(row(family(anomaly), f"{name} on {anomaly}", "auroc", value))
@@ -250,19 +249,48 @@ def family(anomaly):
     return "ood"
 
 
-def _anomalous(net, chosen, name, seed):
-    """Return the anomalous inputs called `name`, on the device of the network."""
+def _remembered(size):
+    """Cache the last `size` results of a function by all its arguments but the last, `load`."""
+
+    def decorate(function):
+        kept = {}
+
+        def call(*arguments):
+            *key, load = arguments
+            key = tuple(key)
+            if key not in kept:
+                if len(kept) >= size:
+                    kept.pop(next(iter(kept)))
+                kept[key] = function(*key, load)
+            return kept[key]
+
+        return call
+
+    return decorate
+
+
+@_remembered(16)
+def _anomalous(model, name, load):
+    """Return the anomalous inputs called `name` to a network cell, on the device of the network."""
+    return _against(load(model), model.data, name, model.seed)
+
+
+@_remembered(32)
+def _fitted(model, name, options, load):
+    """Return a detector fitted to the network of a cell, and its scores of the test samples."""
+    net = load(model)
+    detector = detectors.build(name, **dict(options)).fit(net, inliers(model.data, "train"))
+    return detector, detector.score(_on(net, inliers(model.data, "test").x))
+
+
+def _against(net, chosen, name, seed):
+    """Return the anomalous inputs called `name` to a network, on its device."""
     kind, (head, _, rest) = family(name), name.partition(":")
     if kind == "aa":
-        return _attacked(net, chosen, float(rest), seed)
+        test = inliers(chosen, "test")
+        return attacks.pgd(net, _on(net, test.x), _on(net, test.y), float(rest), steps=STEPS, seed=seed)
     samples = _shifted(chosen, head, int(rest)) if kind == "ds" else _outliers(chosen, name)
     return _on(net, samples.x)
-
-
-@lru_cache(maxsize=4)
-def _attacked(net, chosen, eps, seed):
-    test = inliers(chosen, "test")
-    return attacks.pgd(net, _on(net, test.x), _on(net, test.y), eps, steps=STEPS, seed=seed)
 
 
 @lru_cache(maxsize=32)
@@ -276,13 +304,6 @@ def _outliers(chosen, name):
     """Return the outliers called `name` to the test samples: as many, 1000 at most."""
     like = inliers(chosen, "test")
     return data.outliers(name, like, n=min(len(like), 1000))
-
-
-@lru_cache(maxsize=32)
-def _fitted(net, chosen, name, options):
-    """Return a detector fitted to the network, and its scores of the test samples."""
-    detector = detectors.build(name, **dict(options)).fit(net, inliers(chosen, "train"))
-    return detector, detector.score(_on(net, inliers(chosen, "test").x))
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,324 @@
+"""What the claims are tested on: from the tidy rows of the figures to families of contrasts, paired by seed.
+
+Works on rows alone, those just computed as well as published ones: no data set and no network is needed.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+
+from sparselib import verdict
+
+# What tells one network from another within a figure.
+NETWORK = ["width", "training", "epochs", "recipe", "sparsity", "seed"]
+FAMILIES = {"aa": "attacks", "ds": "shifts", "ood": "outliers"}
+METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on one claim in one setting, by one measure, with the contrasts it rests on."""
+
+    claim: str
+    question: str
+    subject: str  # the recipe or method that is compared
+    measure: str
+    verdict: str
+    found: tuple
+
+    @property
+    def best(self):
+        """The contrast with the largest lower bound, or mean where none is bounded."""
+        return max(self.found, key=lambda c: (c.low, c.mean))
+
+    def __str__(self):
+        best = self.best
+        return f"**{self.verdict}** {best.mean:+.1f} [{best.low:.1f}, {best.high:.1f}] at {best.label}"
+
+
+def measures(rows):
+    """Return a table of percentages: one line per network (index NETWORK), one column per measure.
+
+    "clean", "PGD linf 0.1", "FGSM …", "AutoAttack …", "shifts, mean" and "shifts, worst" are accuracies;
+    "<detector>, attacks", "…, shifts" and "…, outliers" are AUROCs, means over the anomalies of the family.
+    """
+    named = rows.assign(measure=None)
+    accuracy = named["metric"] == "accuracy"
+    named.loc[accuracy & (named["task"] == "classification"), "measure"] = "clean"
+    attacked = accuracy & (named["task"] == "attack")
+    named.loc[attacked, "measure"] = named.loc[attacked, "condition"].map(attack_name)
+    found = [named[named["measure"].notna()].groupby([*NETWORK, "measure"])["value"].mean().unstack()]
+    shifted = named[accuracy & (named["task"] == "shift")].groupby(NETWORK)["value"]
+    if len(shifted):
+        found.append(shifted.agg(["mean", "min"]).set_axis(["shifts, mean", "shifts, worst"], axis=1))
+    detected = named[(named["metric"] == "auroc") & named["task"].isin(FAMILIES)]
+    if len(detected):
+        what = detected["detector"] + ", " + detected["task"].map(FAMILIES)
+        found.append(detected.assign(what=what).groupby([*NETWORK, "what"])["value"].mean().unstack())
+    return 100 * pd.concat([table for table in found if len(table)], axis=1)
+
+
+def attack_name(condition):
+    """Return "PGD linf 0.1" for the condition "pgd linf 0.1"."""
+    attack, rest = condition.split(" ", 1)
+    return {"pgd": "PGD", "fgsm": "FGSM", "autoattack": "AutoAttack"}[attack] + " " + rest
+
+
+def same_width(p, rows):
+    """Return the rows of the dense networks of the figure's width, and of the sparse ones made from them."""
+    usual = (rows["width"] == p.width) & (rows["training"] == "standard") & (rows["epochs"] == p.epochs)
+    sparse = rows["recipe"].isin(p.recipes) & rows["sparsity"].isin(p.sparsities)
+    return rows[usual & (sparse | (rows["recipe"] == "dense"))]
+
+
+def same_size(p, rows):
+    """Return the rows of the narrow dense networks and of the wide ones, pruned to their sizes; column `weights`."""
+    usual = (rows["training"] == "standard") & (rows["epochs"] == p.epochs)
+    wide = (rows["width"] == p.wide_width) & (rows["recipe"] == "magnitude after")
+    dense = (rows["recipe"] == "dense") & rows["width"].isin([*p.narrow_widths, p.wide_width])
+    part = rows[usual & (wide | dense)]
+    sizes = part[part["metric"] == "weights"].set_index(NETWORK)["value"].rename("weights")
+    sizes = sizes[~sizes.index.duplicated()]
+    part = part.join(sizes, on=NETWORK)
+    narrow = set(part.loc[(part["recipe"] == "dense"), "weights"])
+    return part[(part["recipe"] == "dense") | part["weights"].isin(narrow)]
+
+
+def noisy_labels(p, rows):
+    """Return the rows of the networks trained on noisy labels, with the column `name` for what each is."""
+    part = rows[rows["training"].str.contains("noisy labels")]
+
+    def name(row):
+        if row["recipe"] != "dense":
+            return f"{row['recipe']} {row['sparsity']:g}"
+        if row["width"] != p.noisy_width:
+            return "narrow"
+        if "weight decay" in row["training"]:
+            return "weight decay"
+        return "dense" if row["epochs"] == p.noisy_epochs else "stopped early"
+
+    return part.assign(name=part.apply(name, axis=1))
+
+
+def lines(table, chosen):
+    """Return {NETWORK…, measure, value} in long form for drawing: the dense network begins the line of every recipe."""
+    long = table[chosen].melt(ignore_index=False, var_name="measure", value_name="value").dropna().reset_index()
+    dense = long[long["recipe"] == "dense"]
+    recipes = long.loc[long["recipe"] != "dense", "recipe"].unique()
+    return pd.concat([long[long["recipe"] != "dense"], *(dense.assign(recipe=r) for r in recipes)], ignore_index=True)
+
+
+def against(table, measure, control, *, of=None):
+    """Return {recipe: {sparsity: differences}} to a control, for one measure of a table of `measures`.
+
+    Args:
+        control: {seed: value}, or a function that takes a sparsity and returns that.
+        of: the recipes to compare, default all that are sparse.
+    """
+    values = table[measure].dropna().reset_index()
+    values = values[values["recipe"].isin(of) if of is not None else values["sparsity"] > 0]
+    found = {}
+    for (recipe, sparsity), group in values.groupby(["recipe", "sparsity"], sort=False):
+        partner = control(sparsity) if callable(control) else control
+        differences = verdict.paired(group.set_index("seed")[measure].to_dict(), partner)
+        found.setdefault(recipe, {})[f"{sparsity:g}"] = differences
+    return found
+
+
+def by_seed(table, measure, **where):
+    """Return {seed: value} of the networks of a table of `measures` whose index levels have the given values."""
+    values = table[measure].dropna().reset_index()
+    for level, value in where.items():
+        values = values[values[level] == value]
+    return values.set_index("seed")[measure].to_dict()
+
+
+def _gains(claim, question, table, control, margin, of=None):
+    """Return a Finding for each recipe and measure: better somewhere than the control(measure)?"""
+    return [
+        _finding(claim, question, recipe, measure, family, margin)
+        for measure in table.columns
+        for recipe, family in against(table, measure, control(measure), of=of).items()
+    ]  # fmt: skip
+
+
+def _finding(claim, question, subject, measure, family, margin):
+    found = verdict.contrasts(family)
+    return Finding(claim, question, subject, measure, verdict.better_somewhere(found, margin), tuple(found))
+
+
+def sparsity(p, rows, *, margin=1.0):
+    """Return the Findings of claim C1 in the rows of figure 1 or 2: three questions, by recipe and measure."""
+    found = []
+    table = measures(same_width(p, rows))
+    found += _gains("C1", "same width, against dense", table, lambda m: by_seed(table, m, recipe="dense"), margin)
+
+    part = same_size(p, rows)
+    table = measures(part)
+    size = part.drop_duplicates(NETWORK).set_index(NETWORK)["weights"]
+    for measure in table.columns:
+        values = table[measure].dropna().reset_index().join(size, on=NETWORK)
+        narrow, wide = (values[values["recipe"] == r] for r in ("dense", "magnitude after"))
+        family = {
+            f"{weights:g} weights": verdict.paired(
+                group.set_index("seed")[measure].to_dict(),
+                narrow[narrow["weights"] == weights].set_index("seed")[measure].to_dict(),
+            )
+            for weights, group in wide.groupby("weights")
+        }
+        if family:
+            question = "same size, wide and sparse against narrow and dense"
+            found.append(_finding("C1", question, "magnitude after", measure, family, margin))
+
+    part = noisy_labels(p, rows)
+    for control in ("dense", "stopped early"):
+        own = measures(part[part["name"] == control])
+        sparse = measures(part[part["recipe"] != "dense"])
+        found += _gains("C1", f"noisy labels, against {control}", sparse, partial(by_seed, own), margin)
+    return found
+
+
+def subnetworks(p, rows, *, margin=1.0):
+    """Return the Findings of claim C2: learnt masks against the dense network, and against masks by magnitude."""
+    table = measures(rows)
+    trained = table[table.index.get_level_values("epochs") > 0]
+    learnt = [r for r in trained.index.unique("recipe") if not r.startswith(("dense", "mask magnitude", "mask random"))]
+    found = _gains(
+        "C2", "against dense", trained, lambda m: by_seed(trained, m, recipe="dense"), margin, of=learnt
+    )  # fmt: skip
+    for control in ("mask magnitude", "mask magnitude, batch norm restated"):
+
+        def same_sparsity(measure, control=control):
+            return lambda sparsity: by_seed(trained, measure, recipe=control, sparsity=sparsity)
+
+        found += _gains("C2", f"against {control}", trained, same_sparsity, margin, of=learnt)
+    return found
+
+
+def sensnorm(p, rows, *, margin=1.0):
+    """Return the Findings of claim C4: SensNorm against chance and against each rival, dense and sparse."""
+    table = measures(_seeds(rows, p.seed_list()))
+    found = []
+    for family in FAMILIES.values():
+        for sparsity in sorted(table.index.unique("sparsity")):
+            at = table[table.index.get_level_values("sparsity") == sparsity]
+            state = f"at sparsity {sparsity:g}" if sparsity else "dense"
+            if f"sensnorm, {family}" not in at:
+                continue
+            own, chance = by_seed(at, f"sensnorm, {family}"), dict.fromkeys(p.seed_list(), 50.0)
+            for name in ["chance", *(d for d in p.detectors if d != "sensnorm")]:
+                other = chance if name == "chance" else by_seed(at, f"{name}, {family}")
+                differences = {state: verdict.paired(own, other)}
+                found.append(_finding("C4", f"SensNorm against {name}", state, family, differences, margin))
+    return found
+
+
+def confirmed(p, rows, *, margin=1.0):
+    """Return the Findings on fresh seeds: the sensitivity profile against the other detectors, dense networks."""
+    fresh = [net.seed for net in p.fresh()]
+    table = measures(_seeds(rows, fresh))
+    found = []
+    for family in FAMILIES.values():
+        for name in (d for d in p.CONFIRMED if d != "profile"):
+            own, other = by_seed(table, f"profile, {family}"), by_seed(table, f"{name}, {family}")
+            differences = {"fresh seeds": verdict.paired(own, other)}
+            found.append(_finding("C4", f"profile against {name}", "fresh seeds", family, differences, margin))
+    return found
+
+
+def _seeds(rows, seeds):
+    return rows[rows["seed"].isin(seeds)]
+
+
+ENSEMBLE = ["training", "recipe", "sparsity", "members", "seed"]
+
+
+def ensembles(rows):
+    """Return a table of the Ensembled rows: one line per ensemble or single network, one column per measure.
+
+    "clean", "calibration error", "PGD …" and AUROCs "msp, attacks" … in percent; "macs", "params", "seconds" as are.
+    """
+    part = rows[rows["members"].notna()]
+    score = part["condition"].str.partition(" on ")[0]
+    what = part["metric"].where(part["metric"] != "auroc", score + ", " + part["task"].map(FAMILIES))
+    what = what.where(
+        part["metric"] != "accuracy", part["condition"].map(lambda c: c if c == "clean" else attack_name(c))
+    )
+    what = what.replace("calibration_error", "calibration error")
+    table = part.assign(what=what).groupby([*ENSEMBLE, "what"])["value"].mean().unstack()
+    percent = [c for c in table.columns if c not in ("macs", "params", "seconds", "peak_bytes")]
+    table[percent] *= 100
+    return table
+
+
+def certificates(rows):
+    """Return a table of the Certified rows in percent: index NETWORK, "certified", "accuracy", "abstained"."""
+    part = rows[rows["task"] == "certificate"]
+    return 100 * part.groupby([*NETWORK, "metric"])["value"].mean().unstack()
+
+
+def structure(p, rows, *, margin=1.0):
+    """Return the Findings of claim C3: shrunk networks as good as dense ones, and the equal-cost ensemble better.
+
+    "as good" has one contrast for each sparsity, all of them in one family; its verdict is the best of the family's:
+    the claim needs one sparsity that keeps the quality.
+    """
+    found = []
+
+    def keeps(question, subject, table, measures, sign=1):
+        for measure in measures:
+            own = against(table, measure, by_seed(table, measure, recipe="dense"))
+            shrunk = next((family for recipe, family in own.items() if recipe.endswith("shrunk")), None)
+            if shrunk:
+                contrasts = verdict.contrasts({label: sign * d for label, d in shrunk.items()})
+                verdicts = [verdict.as_good(c, margin) for c in contrasts]
+                best = next((v for v in ("supported", "undecided") if v in verdicts), "contradicted")
+                found.append(Finding("C3", question, subject, measure, best, tuple(contrasts)))
+
+    table = ensembles(rows)
+    several = table.index.get_level_values("members") == p.members
+    standard = table.index.get_level_values("training") == "standard"
+    quality = [c for c in table.columns if c.startswith(("clean", "PGD", "msp", "disagreement"))]
+    keeps("shrunk as good as dense", f"ensemble of {p.members}", table[several & standard], quality)
+    hardened = table[~standard]
+    keeps(
+        "shrunk as good as dense",
+        "adversarial training",
+        hardened,
+        [c for c in quality if c.startswith(("clean", "PGD"))],
+    )
+    keeps("shrunk as good as dense", "randomized smoothing", certificates(rows), ["certified", "accuracy"])
+    scored = rows[rows["task"].isin(FAMILIES) & rows["members"].isna()]
+    detected = measures(scored)
+    keeps("shrunk as good as dense", "gradient detectors", detected, list(detected.columns))
+
+    single = table[standard & (table.index.get_level_values("members") == 1)]
+    cost = single.groupby("sparsity")["macs"].mean()
+    for measure in quality:
+        dense = by_seed(single, measure, recipe="dense") if measure in single and single[measure].notna().any() else {}
+        group = table[several & standard & table.index.get_level_values("recipe").str.endswith("shrunk")]
+        family = {
+            label: d
+            for own in (against(group, measure, dense).values() if dense else ())
+            for label, d in own.items()
+            if p.members * cost[float(label)] <= cost[0.0]
+        }
+        if family:
+            question = f"{p.members} shrunk members against one dense network, at no more multiplications"
+            found.append(_finding("C3", question, f"ensemble of {p.members}", measure, family, margin))
+    return found
+
+
+def matrix(findings):
+    """Return (head, lines) of a table: subjects down, measures across, each cell the verdict and its best contrast."""
+    measures = list(dict.fromkeys(f.measure for f in findings))
+    subjects = list(dict.fromkeys(f.subject for f in findings))
+    cells = {(f.subject, f.measure): f for f in findings}
+    lines = [[s, *(str(cells[s, m]) if (s, m) in cells else "" for m in measures)] for s in subjects]
+    return ["", *measures], lines
+
+
+def tally(findings):
+    """Return {verdict: count}, in the order supported, contradicted, undecided."""
+    return {v: sum(f.verdict == v for f in findings) for v in ("supported", "contradicted", "undecided")}
