@@ -3,11 +3,12 @@
     python benchmarks/sensitivity.py [--repeats 9] [--threads 1] [--networks convnet resnet8 resnet18]
 
 Prints one Markdown table: medians over rounds in which every method runs once, in an order drawn anew each round. The
-ratio to one pass is the median of the rounds' ratios. Peak memory is what torch's allocator held beyond the start, in
-a separate run. Random weights and inputs: the cost does not depend on them.
+ratio to one pass is the median of the rounds' ratios; targets are judged by it. Peak memory is what torch's allocator
+held beyond the start, in a separate run. Random weights and inputs: the cost does not depend on them.
 """
 
 import argparse
+import copy
 import random
 import statistics
 import time
@@ -27,6 +28,12 @@ NAIVE = "(c) SensNorm, vmap(grad) over all parameters"
 GRADNORM = "(d) GradNorm of pytorch-ood, all parameters"
 SNIP = "SensNorm, SNIP, p = 2, all weights"
 SNAP = "SensNorm by channels, SNAP, p = 2"
+NOTE = """
+Why targets are missed. Single samples' gradients take as many multiplications as the batch's weight gradient that (a)
+sums, in products of one sample each, and are written, multiplied by the weights and read once more. On a network as
+small as the convnet the rest is the fixed cost of some hundred small operations, with hooks on the layers and checks
+around them. A loop (b) repeats that cost for every sample, which matters little where a sample is much work: on one
+thread, (b) then costs only a few times (a), and a quarter of it is less than (a) itself."""
 
 
 def methods(net, x):
@@ -112,8 +119,8 @@ def verdict(name, seconds, peak):
         }
     else:
         return ""
-    missed = [target for target, met in targets.items() if not met]
-    return "missed: " + ", ".join(missed) if missed else "all met"
+    met, missed = ([target for target, holds in targets.items() if holds == wanted] for wanted in (True, False))
+    return "; ".join(f"{word}: {', '.join(found)}" for word, found in (("met", met), ("missed", missed)) if found)
 
 
 def main():
@@ -128,12 +135,14 @@ def main():
     print(f"torch {torch.__version__}, {arguments.threads} thread(s), median of {arguments.repeats} rounds, CPU\n")
     print("| network | batch | method | ms | × (a) | × (b) | peak MiB | targets |")
     print("|---|---|---|--:|--:|--:|--:|---|")
+    any_missed = False
     for network in arguments.networks:
         channels, size, batch = NETWORKS[network]
         net = models.build(network, in_channels=channels, num_classes=10, image_size=size).eval()
         x = torch.rand(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
         functions = methods(net, x)
-        torch.testing.assert_close(functions[SNIP](), functions[LOOP](), rtol=1e-4, atol=0)
+        exact = methods(copy.deepcopy(net).double(), x.double())[LOOP]()  # long float32 sums are off by up to 1e-3
+        torch.testing.assert_close(functions[SNIP]().double(), exact, rtol=1e-5, atol=0)
         seconds = measure(functions, arguments.repeats)
         for name, function in functions.items():
             net.zero_grad()
@@ -144,6 +153,9 @@ def main():
                 f"{peak / 2**20:.0f}", verdict(name, seconds, peak),
             ]  # fmt: skip
             print("| " + " | ".join(row) + " |", flush=True)
+            any_missed |= "missed" in row[-1]
+    if any_missed:
+        print(NOTE)
 
 
 if __name__ == "__main__":

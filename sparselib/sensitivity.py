@@ -9,7 +9,8 @@ For the loss L_n of one input, with g_n = ∂L_n/∂θ and H_n its Hessian over 
     "gradient"  g_n
 
 always signed. `profile` takes its p-norm over each layer, `norms` over the network, `moments` its mean and standard
-deviation over a set of inputs. Gradients are formed a block at a time (`per_sample`), reduced, and forgotten.
+deviation over a set of inputs. Gradients are formed a block at a time (`per_sample`,
+`weight_gradients`), reduced (`saliency_norms`), and forgotten.
 """
 
 import warnings
@@ -18,14 +19,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from sparselib import checks, masks, per_sample
+from sparselib import checks, masks, per_sample, saliency_norms, weight_gradients
 
 CRITERIA = ("snip", "snap", "crop", "grasp", "gradient")
 TARGETS = ("predicted", "logit", "uniform")
 AGGREGATES = ("all", "mean")
 TEMPERATURE = 200  # of the logits, in GraSP
 BUDGET = 256 * 2**20  # bytes of per-sample tensors held at a time
-CACHE = 2**20  # bytes of a block on the CPU, as a core's second-level cache: further passes over it are cheap
+CACHE = 3 * 2**20  # bytes of a block on the CPU: further passes over it stay in a cache, and small layers are one block
 
 
 def names(model, layers="all"):
@@ -40,7 +41,7 @@ def norms(model, x, y=None, *, norm=2, aggregate="all", **options):
     """
     checks.choice("aggregate", aggregate, AGGREGATES)
     layers = _profile(model, x, y, norm=norm, **options)
-    return (layers.mean(1) if aggregate == "mean" else _norm(layers, norm)).to(x.dtype)
+    return (layers.mean(1) if aggregate == "mean" else saliency_norms.norm(layers, norm)).to(x.dtype)
 
 
 def snip_norm(model, x, y, *, norm=2, budget=BUDGET):
@@ -95,14 +96,15 @@ def _profile(
         for tensors in (reference, inverse) if criterion != "snap" else ():
             if name in tensors:
                 tensors[name] = saliency.weight.arranged(tensors[name])
-        found = _layer_norm(saliency, reference.get(name), inverse.get(name), norm)
+        found = saliency_norms.layer_norm(saliency, reference.get(name), inverse.get(name), norm)
         values[saliency.rows, columns[name]] = found * saliency.unit
 
     with per_sample.prepared(model, weights):
         measure.saliencies(model, weights, x, y, take, rescale=not reference)
-    for name, column in zip(columns, values.T, strict=True):
-        if not torch.isfinite(column).all():
-            raise ValueError(f"{criterion} saliency of {name} is not finite")
+    finite = torch.isfinite(values)
+    if not finite.all():
+        name = next(name for name, column in columns.items() if not finite[:, column].all())
+        raise ValueError(f"{criterion} saliency of {name} is not finite")
     return values
 
 
@@ -144,12 +146,11 @@ def _weights(model, x, y, layers):
     checks.images(x)
     if y is not None:
         checks.labels(y, x)
-    if isinstance(layers, str) and layers == "all":
-        covered = {id(p) for layer in masks.prunable(model).values() for p in layer.parameters()}
-        left = [n for n, p in model.named_parameters() if id(p) not in covered and sum(s > 1 for s in p.shape) > 1]
-        if left:
-            warnings.warn(f"saliency covers convolution and linear layers; left out: {', '.join(left)}", stacklevel=4)
-    return per_sample.select(model, layers)
+    weights = per_sample.select(model, layers)
+    left = per_sample.left_out(model, weights) if isinstance(layers, str) and layers == "all" else ()
+    if left:
+        warnings.warn(f"saliency covers convolution and linear layers; left out: {', '.join(left)}", stacklevel=4)
+    return weights
 
 
 def _shape(weight, criterion):
@@ -270,7 +271,8 @@ class _Measure:
         else:  # p_k, and −Σ_{k≠y} p_k at the label
             gradient = z64.softmax(1).scatter_(1, at, 0.0)
             gradient.scatter_(1, at, -gradient.sum(1, keepdim=True))
-        gradient *= self._per_loss(z64, labels).unsqueeze(1)
+        if self.per_loss:
+            gradient *= self._per_loss(z64, labels).unsqueeze(1)
         unit = gradient.abs().amax(1) if rescale else z64.new_ones(len(z))
         unit = torch.where(unit > 0, unit, 1.0)
         return (gradient / unit.unsqueeze(1)).to(z.dtype), unit
@@ -309,7 +311,7 @@ class _Measure:
 
     def _from_calls(self, weight, rows, unit, calls):
         if self.criterion == "snap" and calls:
-            s = per_sample.channel_sums(calls)
+            s = weight_gradients.channel_sums(calls)
             return _Saliency(weight, rows, unit, [(slice(0, len(s)), slice(None), s)])
         factor = self._factor(weight)
         limit = max(1, self.budget // 8)  # of a block, of the patches it is made from, of copies while it is reduced
@@ -319,90 +321,10 @@ class _Measure:
         return _Saliency(weight, rows, unit, blocks, calls, factor, limit)
 
     def _blocks(self, calls, factor, limit):
-        for rows, units, g in per_sample.gradients(calls, limit):
+        for rows, units, g in weight_gradients.gradients(calls, limit):
             yield rows, units, g if factor is None else g.mul_(factor[units])
 
     def _zeros(self, weight, n, limit):
         shape = _shape(weight, self.criterion)
-        for rows in per_sample.slices(n, limit // (shape.numel() * weight.value.element_size())):
+        for rows in weight_gradients.slices(n, limit // (shape.numel() * weight.value.element_size())):
             yield rows, slice(None), weight.value.new_zeros(rows.stop - rows.start, *shape)
-
-
-def _layer_norm(saliency, reference, inverse, p):
-    """Return ‖S_n‖_p, or of (S_n − R)/σ, of one layer: (n,) in float64."""
-    if saliency.calls and p != torch.inf and (reference is None or p == 2):
-        factors = per_sample.outer_factors(saliency.calls)
-        if factors is not None:
-            return _outer_norm(*factors, saliency, reference, inverse, p)
-    weight = saliency.weight.value
-    by_unit = torch.zeros(len(saliency.unit), len(weight), dtype=torch.float64, device=weight.device)
-    for rows, units, s in saliency.blocks:
-        if reference is not None:
-            s.sub_(reference[units])
-        if inverse is not None:
-            s.mul_(inverse[units])
-        if s.ndim > 2:  # what belongs to one unit, in the order in which it lies in memory
-            s = _norm((s if s.is_contiguous() else s.movedim(2, -1)).flatten(2), p)
-        by_unit[rows, units] = s.double()
-    return _norm(by_unit, p)
-
-
-def _outer_norm(delta, u, saliency, reference, inverse, p):
-    """The same without forming S_n = W ⊙ δ_n u_nᵀ of a linear layer (W: `saliency.factor`), in closed form.
-
-    Σ_ij |W_ij δ_i u_j|^p = (|δ|^p)ᵀ |W|^p |u|^p; and with a reference, with V = 1/σ² and every product elementwise,
-    Σ_ij V_ij (R_ij − S_ij)² = Σ V R² − 2 δᵀ (V R W) u + (δ²)ᵀ (V W²) u².
-    """
-    weight = saliency.factor if saliency.factor is not None else torch.ones_like(saliency.weight.value)
-    weight = weight.flatten(1)  # (O, K)
-    reference, inverse = (t if t is None else t.flatten(1) for t in (reference, inverse))
-    tops = [t.abs().amax(-1, keepdim=True).clamp_min(_tiny(t)) for t in (delta, u)]
-    total = torch.zeros(len(delta), dtype=torch.float64, device=delta.device)
-    if reference is None:  # parts of size up to 1, whose powers do not overflow, nor underflow where it matters
-        top = weight.abs().amax().clamp_min(_tiny(weight))
-        delta, u = (_power(t / m, p) for t, m in zip((delta, u), tops, strict=True))
-    else:
-        delta, u = delta.double(), u.double()
-    for units in per_sample.slices(len(weight), saliency.limit // (weight[0].nbytes or 1)):
-        w = weight[units]
-        if reference is None:
-            total += ((delta[:, units] @ _power(w / top, p)) * u).sum(1)
-            continue
-        w, r = w.double(), reference[units].double()
-        if inverse is not None:
-            w, r = w * inverse[units], r * inverse[units]
-        total += r.square().sum() - 2 * ((delta[:, units] @ (w * r)) * u).sum(1)
-        total += ((delta[:, units].square() @ w.square()) * u.square()).sum(1)
-    if reference is None:
-        return total.pow(1 / p) * (tops[0] * tops[1]).squeeze(1).double() * top.double()
-    return total.clamp_min(0).sqrt()
-
-
-def _norm(s, p):
-    """Return ‖s‖_p over the last dimension, in float64. Overwrites s."""
-    if p == 2:
-        return torch.linalg.vector_norm(s, dim=-1).double()
-    s = s.abs_()
-    if p == 1:
-        return s.sum(-1).double()
-    top = s.amax(-1)
-    if p == torch.inf:
-        return top.double()
-    s /= top.clamp_min(_tiny(s)).unsqueeze(-1)  # powers of parts of the largest do not underflow where it matters
-    return top.double() * _power(s, p).sum(-1).double().pow(1 / p)
-
-
-def _power(t, p):
-    """Return |t|^p; whole powers by multiplication, which is several times faster."""
-    if p == 2:
-        return t.square()
-    if p == 1:
-        return t.abs()
-    if p > 16 or p != int(p):
-        return t.abs().pow(p)
-    half = _power(t, int(p) // 2)
-    return half * half * t.abs() if p % 2 else half * half
-
-
-def _tiny(t):
-    return torch.finfo(t.dtype).tiny

@@ -256,6 +256,25 @@ def test_other_parametrizations_count_as_the_weight_that_they_give(grouped):
         sensitivity.profile(grouped, x, criterion="crop")
 
 
+class Adapted(nn.Linear):
+    """A linear layer with a further matrix (of low rank) beside its weight."""
+
+    def __init__(self, size):
+        super().__init__(size, size)
+        self.down = nn.Parameter(torch.randn(2, size))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.down.T @ self.down
+
+
+def test_matrices_that_no_criterion_covers_are_named(grouped):
+    x = _x()
+    net = nn.Sequential(grouped, Adapted(4)).double()
+    with pytest.warns(UserWarning, match="left out: 1.down$"):
+        ours = sensitivity.profile(net, x)
+    _close(ours, _norms(_oracle(net, x), 2))
+
+
 def _state(net):
     return (
         [(m.training, dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in net.modules()],
