@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -11,10 +12,13 @@ import papermill
 from jupyter_client import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
+from zmq import ZMQError
 
 from sparselib import checkpoints
-from sparselib.repro import gates, project, source
+from sparselib.repro import gates, project, source, workers
 from sparselib.repro import parameters as typed
+from sparselib.repro.progress import Bar
+from sparselib.repro.published import marks
 
 
 class _IPCKernelManager(AsyncKernelManager):
@@ -30,6 +34,10 @@ class _IPCKernelManager(AsyncKernelManager):
         return str(Path(self._folder.name) / "s")
 
 
+# Kernels side by side: one thread each, and the cells are there already.
+SIDE_BY_SIDE = {"OMP_NUM_THREADS": "1", "SPARSELIB_JOBS": "1"}
+
+
 class NotebookError(RuntimeError):
     """A notebook failed; the message says in which cell, why, and where the failed copy is."""
 
@@ -40,8 +48,13 @@ def template(model):
 
 
 def parts(parameters):
-    """Return what an executed notebook depends on, each part by name: the same dict, the same pages."""
-    notebook = nbformat.read(template(type(parameters)), as_version=4)
+    """Return what an executed notebook depends on, each part by name: the same dict, the same pages.
+
+    A page shows the live profile beside the others' published rows: of its own figure, or of those that its model
+    names in `reads`.
+    """
+    model = type(parameters)
+    notebook = nbformat.read(template(model), as_version=4)
     text = json.dumps([(c.cell_type, c.source, c.metadata.get("tags")) for c in notebook.cells])
     code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     return {
@@ -50,6 +63,7 @@ def parts(parameters):
         "code": source.of_script(code),
         "cells": sorted(c.key for c in parameters.cells()),
         "versions": project.versions(),
+        "published": marks(getattr(model, "reads", (model.notebook,)), but=parameters.profile),
     }
 
 
@@ -70,6 +84,8 @@ def why_stale(parameters, path):
         changed.append(f"{source.summary(names)} changed")
     if not changed and old["cells"] != new["cells"]:
         changed.append("its cells changed")
+    if old.get("published", {}) != new["published"]:
+        changed.append("published results changed")
     return "; ".join(changed) or None
 
 
@@ -84,15 +100,19 @@ def execute(parameters, out, *, published=True):
     before = parts(parameters)
     partial = out.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
-    given = {"profile": parameters.profile, **typed.overrides(parameters)}
     try:
-        notebook = papermill.execute_notebook(
-            str(template(model)), str(partial), parameters=_plain(given), kernel_name="python3", progress_bar=False,
-            kernel_manager_class=_IPCKernelManager, cwd=str(project.root()),
-        )  # fmt: skip
+        try:
+            notebook = _run(parameters, partial)
+        except (RuntimeError, ZMQError):
+            if _began(partial):
+                raise
+            notebook = _run(parameters, partial)  # kernels do not always start on a busy machine
         gates.check_executed(notebook, name, published=published)
     except PapermillExecutionError as error:
         raise NotebookError(f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {partial})") from None
+    except (RuntimeError, ZMQError) as error:
+        when = "died on the way" if _began(partial) else "did not start, twice"
+        raise NotebookError(f"{name}: its kernel {when}: {error} (see {partial})") from None
     except gates.GateError as error:
         raise NotebookError(f"{error} (see {partial})") from None
     notebook.metadata["sparselib"] = before
@@ -101,6 +121,67 @@ def execute(parameters, out, *, published=True):
     checkpoints.write_atomic(out, nbformat.writes(notebook).encode())
     os.unlink(partial)
     return notebook
+
+
+def execute_all(chosen, *, jobs=1, progress=True):
+    """Run several notebooks side by side, the longest first.
+
+    Args:
+        chosen: triples (parameters, out, why it is run), the last for the line that tells when it is done.
+    Raises: NotebookError at the first failure; the others that are done stay done.
+    """
+    labels = {parameters.notebook: (parameters, out, why) for parameters, out, why in chosen}
+    before = {name: _seconds_before(out) for name, (_, out, _) in labels.items()}
+    tasks = [
+        workers.Task(name, (parameters, out), frozenset([name]), weight=before[name] or 10.0)
+        for name, (parameters, out, _) in labels.items()
+    ]
+    jobs = min(jobs, len(tasks))
+    pool = workers.Processes(jobs, SIDE_BY_SIDE) if jobs > 1 else workers.Here()
+    try:
+        with Bar(labels, before.get, unit="notebooks", shown=progress) as bar:
+
+            def done(task, seconds):
+                bar.write(f"{task.label}: run in {seconds:.0f} s ({labels[task.label][2]})")
+                bar.done([task.label], seconds)
+
+            workers.carry_out(_timed, tasks, pool, done=done, tick=bar.refresh)
+    except BaseException:
+        pool.stop(now=True)
+        raise
+    pool.stop()
+
+
+def _timed(parameters, out):
+    started = time.perf_counter()
+    execute(parameters, out)
+    return time.perf_counter() - started
+
+
+def _seconds_before(path):
+    """Return how long a notebook took to run the last time, None when that is not known."""
+    try:
+        return nbformat.read(path, as_version=4).metadata["papermill"]["duration"]
+    except Exception:  # nbformat raises many kinds on a damaged file
+        return None
+
+
+def _run(parameters, partial):
+    partial.unlink(missing_ok=True)  # of an earlier failure
+    given = {"profile": parameters.profile, **typed.overrides(parameters)}
+    return papermill.execute_notebook(
+        str(template(type(parameters))), str(partial), parameters=_plain(given), kernel_name="python3",
+        progress_bar=False, kernel_manager_class=_IPCKernelManager, cwd=str(project.root()),
+    )  # fmt: skip
+
+
+def _began(partial):
+    """Return whether any cell of the notebook was started: not when its kernel did not come up."""
+    try:
+        cells = nbformat.read(partial, as_version=4).cells
+    except Exception:
+        return False
+    return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)
 
 
 def _plain(values):

@@ -1,5 +1,6 @@
 """How long things take, and a bar whose time left is reckoned from that."""
 
+import sys
 import time
 
 from tqdm import tqdm
@@ -51,7 +52,7 @@ class Bar:
 
     def write(self, line):
         """Print a line above the bar."""
-        self._bar.write(line, file=self._bar.fp)
+        tqdm.write(line, file=sys.stderr)
 
     def _show(self):
         self._told = time.monotonic()

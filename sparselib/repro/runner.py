@@ -18,8 +18,9 @@ from sparselib.repro.cells import CellError
 from sparselib.repro.progress import Bar, Durations
 from sparselib.repro.store import Store
 
-SHARES = 16  # each worker gets its part of the work in so many pieces at least: the last ones are short
-LONGEST = 10.0  # seconds of a piece, where they can be foreseen
+SHARES = 8  # each worker gets its part of the work in so many pieces at least: the last ones are short
+LONGEST = 30.0  # seconds of a piece, where they can be foreseen: progress is seen to be made
+UNKNOWN = 0.1  # seconds of a cell, where they cannot
 
 
 def closure(cells):
@@ -100,11 +101,11 @@ def _guesses(todo, known, store):
 
 
 def _tasks(todo, guess, slots, folder):
-    """Return the cells as tasks: those that read the same network together, in pieces of bounded length."""
+    """Return the cells as tasks: those that read the same network together, for they share more, in bounded pieces."""
     groups = defaultdict(list)
     for key, cell in todo.items():
         groups[key if cell.makes_network else tuple(c.key for c in cell.inputs())].append(key)
-    seconds = {key: guess(key) or 1.0 for key in todo}
+    seconds = {key: guess(key) or UNKNOWN for key in todo}
     limit = min(LONGEST, sum(seconds.values()) / (SHARES * max(1, slots)))
     return [
         workers.Task(
@@ -181,7 +182,7 @@ def _make(cell, store):
         "rows": rows,
         "parts": parts,
         "commit": project.commit(),
-        "device": "cpu",
+        "device": project.device(),
         "seconds": seconds,
     }
     store.put(cell.what, cell.key, record, net)
@@ -190,7 +191,7 @@ def _make(cell, store):
 
 @lru_cache(maxsize=2)
 def _network(folder, what, key):
-    return Store(folder).model(what, key)
+    return Store(folder).model(what, key, device=project.device())
 
 
 def _wait_until_visible(cells, store, patience=60):
@@ -213,7 +214,9 @@ def rows(cells, store):
             raise CellError(f"{cell}: not in the store {store.folder}; compute it first")
         provenance = {n: record[n] for n in ("commit", "device", "seconds")}
         provenance["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
-        table += [{**record["columns"], **row, "key": cell.key, **provenance} for row in record["rows"]]
+        table += [
+            {**record["columns"], **row, "what": cell.what, "key": cell.key, **provenance} for row in record["rows"]
+        ]
     return pd.DataFrame(table)
 
 

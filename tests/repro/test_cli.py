@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from sparselib.repro import cli, project
+from sparselib.repro import cli, project, published
 
 GRID = ["--set", "seeds=1", "--set", "epochs=1", "--set", "width=4"]
 
@@ -36,6 +38,19 @@ def call(tmp_path, monkeypatch, capsys):
         (["reproduce", "--profile", "mnits"], "unknown profile 'mnits'; did you mean 'mnist'"),
         (["reproduce", "--figure", "55"], "unknown figure '55'"),
         (["status", "--profile", "x"], "unknown profile 'x'"),
+        (["reproduce", "--set", "seeds=1.5"], "parameter 'seeds'"),
+        (["reproduce", "--set", "seeds={a: 1}"], "parameter 'seeds'"),
+        (["reproduce", "--set", "seeds=-1"], "greater than or equal to 1, got -1"),
+        (["reproduce", "--set", "sparsities=0.5"], "parameter 'sparsities'"),
+        (["reproduce", "--set", "sparsities=[]"], "parameter 'sparsities'"),
+        (["reproduce", "--set", "sparsities=[a]"], "parameter 'sparsities.0'"),
+        (["reproduce", "--set", "dataset=[digits]"], "parameter 'dataset'"),
+        (["reproduce", "--set", "=1"], "--set takes name=value, got '=1'"),
+        (["reproduce", "--scheduler", "localhost:8786"], "scheduler must be tcp://host:port, got 'localhost:8786'"),
+        (["run", "5", "-o", "x.ipynb", "--scheduler", "tcp://a:b"], "scheduler must be tcp://host:port"),
+        (["verify", "--scheduler", "tcp://a:99999"], "scheduler must be tcp://host:port, got 'tcp://a:99999'"),
+        (["verify", "--profile", "mnits"], "unknown profile 'mnits'; did you mean 'mnist'"),
+        (["verify", "--figure", "77"], "unknown figure '77'"),
         (["list", "figure"], "cannot list 'figure' (allowed: figures,"),
     ],
 )
@@ -46,7 +61,8 @@ def test_wrong_values_end_with_code_2_and_one_line(call, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["reproduce", "--sets", "a=1"], ["reproduce", "--jobs", "0"], ["run", "5"], ["x"]]
+    "arguments",
+    [["reproduce", "--sets", "a=1"], ["reproduce", "--jobs", "0"], ["run", "5"], ["x"], ["verify", "--sample", "0"]],
 )
 def test_wrong_options_end_with_code_2_and_usage(call, arguments):
     code, out, err = call(*arguments)
@@ -60,11 +76,18 @@ def test_missing_data_and_wrong_classes_are_told(call, tmp_path):
     assert code == 1 and "unknown held_out class 'eight'" in err
 
 
-def test_a_foreign_store_is_told(call, tmp_path):
+def test_a_store_of_another_layout_is_told_and_not_used(call, tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "format").write_text("0")
-    code, _, err = call("status")
-    assert code == 1 and "layout '0'" in err and "left as it is" in err
+    code, out, err = call("status", "--figure", "5")
+    assert code == 0 and "of layout '0': kept, but not used" in err and "  0 of " in out
+    assert err.count("layout '0'") == 1 and (tmp_path / "store" / "format").read_text() == "0"
+
+
+def test_a_store_that_cannot_be_used_is_one_line(call, tmp_path):
+    (tmp_path / "store").write_text("a file, not a folder")
+    code, out, err = call("status", "--figure", "5")
+    assert code == 1 and out == "" and err.startswith("sparselib: cannot use the store") and err.count("\n") == 1
 
 
 def test_lists_and_status(call):
@@ -76,9 +99,36 @@ def test_lists_and_status(call):
     ]:
         code, out, _ = call("list", what)
         assert code == 0 and word in out
-    code, out, _ = call("status")
-    assert code == 0 and "00_quickstart: stale: never run" in out and "0 of 475 cells" in out
-    assert "475 to compute: new parameters" in out
+    code, out, _ = call("status", "--figure", "0", "--figure", "5", *GRID)
+    number = int(re.search(r"0 of (\d+) cells", out)[1])
+    assert code == 0 and "00_quickstart: stale: never run" in out
+    assert number > 50 and f"{number} to compute: new parameters" in out
+
+
+def test_status_copes_with_missing_data(call, tmp_path):
+    code, out, err = call("status", "--profile", "mnist")
+    assert code == 0 and err == "" and "00_quickstart: stale: never run" in out
+    assert out.count("dataset 'mnist': its files are missing") == 1 and str(tmp_path / "data") in out
+    assert out.count(": cannot tell") >= 2
+
+
+def test_rows_are_computed_and_published_without_notebooks(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "folder", lambda profile: tmp_path / "results" / profile)
+    small = [
+        "sparsities=[0.5]", "finetune_epochs=0", "detectors=[msp]", "anomalies=[uniform]", "ablation=[knn]",
+        "fresh_seeds=0", "train_limit=80",
+    ]  # fmt: skip
+    sets = [part for text in small for part in ("--set", text)]
+    arguments = ["reproduce", "--figure", "5", "--rows-only", "--publish", "--jobs", "1", *GRID, *sets]
+    code, out, err = call(*arguments)
+    assert code == 0, err
+    assert "05_sensnorm: published in " in err
+    assert {path.name for path in (tmp_path / "results" / "digits").iterdir()} == {
+        "05_sensnorm.csv", "05_sensnorm.json",
+    }  # fmt: skip
+    assert not (tmp_path / "_build").exists() and out == ""
+    code, _, err = call(*arguments)
+    assert code == 0 and ", 0 of them to compute" in err and "05_sensnorm: published already" in err
 
 
 def test_ctrl_c_ends_cleanly(call, monkeypatch):

@@ -1,0 +1,192 @@
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from sparselib.repro import cli, project, published, runner, verify
+from sparselib.repro import parameters as typed
+from sparselib.repro.store import Store
+
+SMALL = {
+    "seeds": 2, "epochs": 1, "width": 4, "train_limit": 100, "test_limit": 60, "sparsities": [0.0, 0.5],
+    "finetune_epochs": 1, "detectors": ["msp", "knn"], "anomalies": ["uniform"], "ablation": ["sensnorm norm=1"],
+    "fresh_seeds": 0,
+}  # fmt: skip
+NAME = "05_sensnorm"
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory):
+    """The parameters of a small figure and a store with its rows."""
+    parameters = typed.resolve(typed.figure(5), SMALL)
+    store = Store(tmp_path_factory.mktemp("store"))
+    runner.compute(parameters.cells(), store, progress=False)
+    return parameters, store
+
+
+@pytest.fixture(scope="module")
+def original(computed, tmp_path_factory):
+    """The folder results/ with the figure published."""
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published, "folder", lambda profile: folder / profile)
+        assert [path.name for path in published.write(*computed)] == [f"{NAME}.csv", f"{NAME}.json"]
+    return folder
+
+
+@pytest.fixture
+def results(original, tmp_path, monkeypatch):
+    """A copy of it, which a test may spoil."""
+    shutil.copytree(original, tmp_path / "results")
+    monkeypatch.setattr(published, "folder", lambda profile: tmp_path / "results" / profile)
+    return tmp_path / "results"
+
+
+def test_what_is_written_is_read_value_for_value(computed, results):
+    parameters, store = computed
+    rows = published.read("digits", NAME)
+    wanted = runner.rows(parameters.cells(), store)
+    assert list(rows.columns[: len(published.COLUMNS)]) == list(published.COLUMNS)
+    assert (rows["profile"] == "digits").all() and (rows["figure"] == NAME).all()
+    pd.testing.assert_frame_equal(rows[wanted.columns], wanted, check_exact=True)
+    assert set(rows["what"]) == {cell.what for cell in parameters.cells()}
+    assert published.parameters("digits", NAME) == parameters
+    about = json.loads((results / "digits" / f"{NAME}.json").read_text())
+    assert about["versions"] == project.versions() and {"commit", "machine", "date"} <= set(about)
+
+
+def test_publishing_again_changes_no_file(computed, results):
+    before = {path: path.stat().st_mtime_ns for path in (results / "digits").iterdir()}
+    assert published.write(*computed) == []
+    assert {path: path.stat().st_mtime_ns for path in (results / "digits").iterdir()} == before
+
+
+def test_long_tables_go_into_several_files_and_shorter_ones_leave_none_behind(computed, results, monkeypatch):
+    whole = published.read("digits", NAME)
+    monkeypatch.setattr(published, "LARGEST", 2000)
+    files = published.write(*computed)
+    assert len(files) > 3 and all(path.stat().st_size <= 2000 for path in files if path.suffix == ".csv")
+    pd.testing.assert_frame_equal(published.read("digits", NAME), whole, check_exact=True)
+    monkeypatch.setattr(published, "LARGEST", 900_000)
+    published.write(*computed)
+    assert sorted(path.name for path in (results / "digits").iterdir()) == [f"{NAME}.csv", f"{NAME}.json"]
+    pd.testing.assert_frame_equal(published.read("digits", NAME), whole, check_exact=True)
+
+
+def test_line_ends_of_another_system_do_no_harm(results):
+    whole, path = published.read("digits", NAME), results / "digits" / f"{NAME}.csv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(published.read("digits", NAME), whole, check_exact=True)
+
+
+def test_nothing_published_is_none(results):
+    assert published.read("mnist", NAME) is None and published.parameters("digits", "01_x") is None
+
+
+@pytest.mark.parametrize(
+    "file, change, message",
+    [
+        ("csv", lambda text: text[:-1], r"05_sensnorm.csv: not what 05_sensnorm.json says \(checksum\)"),
+        ("csv", lambda text: text.replace("msp", "psm"), "checksum"),
+        ("csv", None, "05_sensnorm.csv: No such file"),
+        ("json", lambda text: text[:-5], "05_sensnorm.json: cannot be read"),
+        ("json", lambda text: "[]", "05_sensnorm.json: is not about format 1"),
+        ("json", lambda text: text.replace('"digits"', '"mnist"', 1), "profile 'digits'"),
+        ("json", lambda text: text.replace('"files"', '"f"'), "lacks parameters, columns or files"),
+        ("json", None, "05_sensnorm.csv: has no 05_sensnorm.json"),
+        ("json", lambda text: text.replace('"value": "float"', '"valve": "float"'), "not a table of published rows"),
+        ("json", lambda text: text.replace('"condition": "text"', '"condition": "int"'), "not a table of published"),
+    ],
+)
+def test_damaged_and_foreign_files_are_named(results, file, change, message):
+    path = results / "digits" / f"{NAME}.{file}"
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change(path.read_text()))
+    with pytest.raises(published.PublishedError, match=message):
+        published.read("digits", NAME)
+
+
+def test_parameters_of_another_version_are_told(results):
+    path = results / "digits" / f"{NAME}.json"
+    path.write_text(path.read_text().replace('"seeds": 2', '"sedes": 2'))
+    with pytest.raises(published.PublishedError, match="not the parameters of this version: unknown parameter 'sedes'"):
+        published.parameters("digits", NAME)
+
+
+def _verify(monkeypatch, capsys, tmp_path, *options):
+    monkeypatch.setenv("SPARSELIB_STORE", str(tmp_path / "unused"))
+    monkeypatch.setattr("sys.argv", ["sparselib", "verify", *options, "--jobs", "1", "--seed", "1"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0, *capsys.readouterr()
+
+
+def _republish(results, change):
+    """Write the table as if other numbers had been published."""
+    path = results / "digits" / f"{NAME}.csv"
+    rows = change(published.read("digits", NAME))
+    path.write_text(rows.to_csv(index=False, lineterminator="\n"))
+    mark = path.with_suffix(".json")
+    about = json.loads(mark.read_text())
+    about["files"][path.name] = published._sha256(path.read_bytes())
+    mark.write_text(json.dumps(about))
+
+
+def test_verify_recomputes_from_nothing_and_finds_the_same(monkeypatch, capsys, tmp_path, results):
+    code, out, err = _verify(monkeypatch, capsys, tmp_path, "--sample", "3")
+    assert code == 0, out + err
+    assert "3 of 3 cells identical, 0 within 0.02, 0 different" in out and "3 cells, drawn with --seed 1" in err
+    assert out.count("recomputed") >= 3 and not (tmp_path / "unused").exists()
+
+
+def test_verify_finds_what_differs_and_what_has_changed(monkeypatch, capsys, tmp_path, results):
+    def change(rows):
+        first = rows["what"] == rows["what"].iloc[0]
+        rows.loc[first & (rows["metric"] == "accuracy"), "value"] += 0.01
+        rows.loc[~first & (rows["metric"] == "auroc"), "value"] -= 0.5
+        rows["key"] = "of older code"
+        return rows
+
+    _republish(results, change)
+    code, out, _ = _verify(monkeypatch, capsys, tmp_path, "--sample", "100")
+    assert code == 1 and out.count("the code or the data have changed since") == 14
+    assert " 1 within 0.02, 10 different" in out and "difference 0.5: DIFFERENT" in out
+    code, out, _ = _verify(monkeypatch, capsys, tmp_path, "--sample", "100", "--tolerance", "0.6")
+    assert code == 0 and "3 of 14 cells identical, 11 within 0.6, 0 different" in out
+
+
+def test_measured_values_and_gone_cells(results):
+    def change(rows):
+        first = rows["what"] == rows["what"].iloc[0]
+        rows.loc[~first, "what"] = "gone"
+        return rows
+
+    _republish(results, change)
+    picked = verify.sample("digits", [NAME], 9, 0)
+    gone, kept = sorted(verify.recompute("digits", picked, progress=False), key=lambda found: len(found.notes))[::-1]
+    assert gone.outcome == verify.DIFFERENT and "do not lead to this cell any more" in gone.notes[0]
+    assert kept.outcome == verify.SAME and not kept.notes
+    for metric in published.MEASURED:
+        assert verify._outcome(metric, 1.0, 3.0, 0.02) == verify.MEASURED
+    assert verify._outcome("macs", 1e6, 1.01e6, 0.02) == verify.NEAR
+    assert verify._outcome("macs", 1e6, 1.03e6, 0.02) == verify.DIFFERENT
+    assert verify._outcome("auroc", float("nan"), float("nan"), 0) == verify.SAME
+    assert verify._outcome("auroc", 0.5, float("nan"), 9) == verify.DIFFERENT
+
+
+def test_verify_says_what_is_missing(monkeypatch, capsys, tmp_path, results):
+    monkeypatch.setenv("SPARSELIB_DATA", str(tmp_path / "data"))
+    code, _, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "cifar10")
+    assert code == 1 and "no published rows" in err and "reproduce --profile cifar10 --rows-only --publish" in err
+    code, _, err = _verify(monkeypatch, capsys, tmp_path, "--sample", "0")
+    assert code == 2 and "--sample" in err
+    shutil.copytree(results / "digits", results / "mnist")
+    mark = results / "mnist" / f"{NAME}.json"
+    text = mark.read_text().replace('"profile": "digits"', '"profile": "mnist"')
+    mark.write_text(text.replace('"dataset": "digits"', '"dataset": "mnist"'))
+    code, out, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "mnist")
+    assert code == 1 and "dataset 'mnist': its files are missing" in err and "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("sparselib: ")]) == 1
