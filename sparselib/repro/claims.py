@@ -3,7 +3,7 @@
 Works on rows alone, those just computed as well as published ones: no data set and no network is needed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
@@ -26,6 +26,7 @@ class Finding:
     measure: str
     verdict: str
     found: tuple
+    family: dict = field(repr=False, compare=False)  # {label: differences over seeds} behind `found`
 
     @property
     def best(self):
@@ -145,7 +146,7 @@ def _gains(claim, question, table, control, margin, of=None):
 
 def _finding(claim, question, subject, measure, family, margin):
     found = verdict.contrasts(family)
-    return Finding(claim, question, subject, measure, verdict.better_somewhere(found, margin), tuple(found))
+    return Finding(claim, question, subject, measure, verdict.better_somewhere(found, margin), tuple(found), family)
 
 
 def sparsity(p, rows, *, margin=1.0):
@@ -266,15 +267,15 @@ def structure(p, rows, *, margin=1.0):
     """
     found = []
 
-    def keeps(question, subject, table, measures, sign=1):
+    def keeps(question, subject, table, measures):
         for measure in measures:
             own = against(table, measure, by_seed(table, measure, recipe="dense"))
             shrunk = next((family for recipe, family in own.items() if recipe.endswith("shrunk")), None)
             if shrunk:
-                contrasts = verdict.contrasts({label: sign * d for label, d in shrunk.items()})
+                contrasts = verdict.contrasts(shrunk)
                 verdicts = [verdict.as_good(c, margin) for c in contrasts]
                 best = next((v for v in ("supported", "undecided") if v in verdicts), "contradicted")
-                found.append(Finding("C3", question, subject, measure, best, tuple(contrasts)))
+                found.append(Finding("C3", question, subject, measure, best, tuple(contrasts), shrunk))
 
     table = ensembles(rows)
     several = table.index.get_level_values("members") == p.members
@@ -308,6 +309,24 @@ def structure(p, rows, *, margin=1.0):
             question = f"{p.members} shrunk members against one dense network, at no more multiplications"
             found.append(_finding("C3", question, f"ensemble of {p.members}", measure, family, margin))
     return found
+
+
+def pooled(findings, *, margin=1.0):
+    """Return one Finding of "better somewhere" for each question and measure: all its recipes as one family.
+
+    The intervals are then corrected for the number of recipes, too.
+    """
+    groups = {}
+    for f in findings:
+        groups.setdefault((f.claim, f.question, f.measure), []).append(f)
+    return [
+        _finding(
+            claim, question, "all", measure,
+            {f"{f.subject} {label}" if len(own) > 1 else label: d for f in own for label, d in f.family.items()},
+            margin,
+        )
+        for (claim, question, measure), own in groups.items()
+    ]  # fmt: skip
 
 
 def matrix(findings):

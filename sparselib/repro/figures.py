@@ -2,11 +2,13 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictInt, field_validator, model_validator
 
+from sparselib import checks
 from sparselib.repro.measurements import Attacked, Certified, Detection, Ensembled, Scored, Shifted
 from sparselib.repro.networks import Masked, Scratch, Shrunk, weight_count
 from sparselib.repro.settings import (
+    PROFILES,
     Anomalies,
     Count,
     Detectors,
@@ -21,6 +23,7 @@ from sparselib.repro.settings import (
     Sparsities,
     Sparsity,
     detector,
+    filled,
     pruned,
 )
 
@@ -415,4 +418,48 @@ def _detections(nets, texts, anomalies):
     ]  # fmt: skip
 
 
-ALL = (Quickstart, Robustness, AnomalyDetection, Subnetworks, StructureAndCost, Sensnorm)
+CLAIMS = (Robustness, AnomalyDetection, Subnetworks, StructureAndCost, Sensnorm)
+
+
+class Verdict(Parameters):
+    """Each claim against each measure: supported, contradicted or undecided."""
+
+    number, notebook, claim = 6, "06_verdict", "C1–C4"
+    defaults: ClassVar[dict] = {profile: {"margin": 1.0, "figures": {}} for profile in PROFILES}
+
+    seeds: Seeds
+    margin: Annotated[float, Field(ge=0)] = Field(description="smallest difference that would matter, in points")
+    figures: dict[str, dict] = Field(description="parameters of the other figures that are not the profile's")
+
+    @field_validator("figures")
+    @classmethod
+    def _known_figures(cls, values):
+        for name in values:
+            checks.choice("figure", name, [model.notebook for model in CLAIMS])
+        return values
+
+    @model_validator(mode="after")
+    def _sound_figures(self):
+        self.judged()
+        return self
+
+    def judged(self):
+        """Return the parameters of the figures that are judged, by the names of their notebooks.
+
+        What is changed here and known there is changed there, too.
+        """
+        usual = {**PROFILES[self.profile], **self.defaults[self.profile]}
+        changed = {name: value for name, value in self if name in usual and value != usual[name]}
+        return {
+            model.notebook: filled(
+                model, self.profile, **{n: v for n, v in changed.items() if n in model.model_fields and n != "figures"},
+                **self.figures.get(model.notebook, {}),
+            )
+            for model in CLAIMS
+        }  # fmt: skip
+
+    def cells(self):
+        return [cell for parameters in self.judged().values() for cell in parameters.cells()]
+
+
+ALL = (Quickstart, *CLAIMS, Verdict)

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from sparselib import checks
 from sparselib.repro import figures, lessons
-from sparselib.repro.settings import PROFILES, ParameterError
+from sparselib.repro.settings import PROFILES, ParameterError, filled
+
+__all__ = ["FIGURES", "LESSONS", "PAGES", "PROFILES", "ParameterError"]
 
 FIGURES = {model.notebook: model for model in figures.ALL}
 LESSONS = {model.notebook: model for model in lessons.ALL}
@@ -48,9 +50,7 @@ def resolve(model, values):
     given = {name: value for name, value in values.items() if value is not None}
     profile = given.pop("profile", "digits")
     try:
-        checks.choice("profile", profile, PROFILES)
-        scale = {name: value for name, value in PROFILES[profile].items() if name in fields}
-        return model(profile=profile, **{**scale, **model.defaults[profile], **given})
+        return filled(model, profile, **given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -60,6 +60,27 @@ def resolve(model, values):
         raise ParameterError(f"parameter {where!r} of {model.notebook}: {message}") from None
     except ValueError as error:
         raise ParameterError(str(error)) from None
+
+
+def resolve_all(models, profile, given):
+    """Return the parameters of several pages under the same given values; each page takes those that it knows.
+
+    The page of verdicts takes the others' as well: it judges the figures as they are computed. Raises ParameterError
+    for a name that no page knows.
+    """
+    known = dict.fromkeys(name for model in models for name in model.model_fields)
+    for name in given:
+        if name not in known:
+            refuse_unknown(name, known, "any page")
+    found = []
+    for model in models:
+        own = {name: value for name, value in given.items() if name in model.model_fields}
+        if model is figures.Verdict:
+            rest = {n: v for n, v in given.items() if n not in own}
+            changed = {m.notebook: {n: v for n, v in rest.items() if n in m.model_fields} for m in figures.CLAIMS}
+            own = {"figures": {name: values for name, values in changed.items() if values}, **own}
+        found.append(resolve(model, {"profile": profile, **own}))
+    return found
 
 
 def from_notebook(name, namespace):

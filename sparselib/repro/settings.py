@@ -106,6 +106,13 @@ class Parameters(BaseModel):
         return list(range(self.seeds)) if "seeds" in type(self).model_fields else [self.seed]
 
 
+def filled(model, profile, **given):
+    """Return the model's parameters: what the profile says, under what is given. Raises what pydantic raises."""
+    checks.choice("profile", profile, PROFILES)
+    scale = {name: value for name, value in PROFILES[profile].items() if name in model.model_fields}
+    return model(profile=profile, **{**scale, **model.defaults[profile], **given})
+
+
 def pruned(dense, recipe, sparsity, epochs):
     """Return the network that a recipe makes of `dense`, trained on for `epochs`; at sparsity 0 it is `dense` itself.
 
