@@ -1,0 +1,108 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sparselib.repro import notebooks
+from sparselib.repro import parameters as typed
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = typed.resolve(typed.figure(0), {})
+
+
+def _template(path, model, *sources):
+    """Write a notebook with the parameters of a model and these cells."""
+    literals = "\n".join(f"{name}: str = None" for name in model.model_fields)
+    cells = [nbformat.v4.new_code_cell(literals, metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a notebook of the given cells; the first so many kernels end at once. Returns (notebook, kernels started)."""
+    started = []
+
+    def execute(*sources, stillborn=0):
+        class Kernels(notebooks._IPCKernelManager):
+            def format_kernel_cmd(self, *arguments, **more):
+                started.append(True)
+                command = super().format_kernel_cmd(*arguments, **more)
+                return ["false"] if len(started) <= stillborn else command
+
+        _template(tmp_path / "page.ipynb", typed.figure(0), *sources)
+        monkeypatch.setattr(notebooks, "template", lambda model: tmp_path / "page.ipynb")
+        monkeypatch.setattr(notebooks, "_IPCKernelManager", Kernels)
+        return notebooks.execute(QUICKSTART, tmp_path / "out.ipynb", published=False)
+
+    return execute, started
+
+
+def test_a_kernel_that_does_not_start_is_started_once_more(run):
+    execute, started = run
+    notebook = execute("print(6 * 7)", stillborn=1)
+    assert notebook.cells[-1].outputs[0].text == "42\n" and len(started) == 2
+
+
+def test_a_kernel_that_never_starts_is_told(run, tmp_path):
+    execute, started = run
+    with pytest.raises(notebooks.NotebookError, match="00_quickstart: its kernel did not start, twice: .*died"):
+        execute("print(6 * 7)", stillborn=9)
+    assert len(started) == 2 and not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_kernel_that_dies_on_the_way_is_told_and_not_started_again(run):
+    execute, started = run
+    with pytest.raises(notebooks.NotebookError, match="00_quickstart: its kernel died on the way"):
+        execute("import os; os._exit(3)")
+    assert len(started) == 1
+
+
+def test_a_failing_cell_is_told_and_not_run_again(run):
+    execute, started = run
+    with pytest.raises(notebooks.NotebookError, match="00_quickstart, cell 2: ZeroDivisionError"):
+        execute("1 / 0")
+    assert len(started) == 1
+
+
+PLOT = """
+import os, time
+from pathlib import Path
+import matplotlib.pyplot as plt
+Path(f"{profile or 'x'}-{os.getpid()}.in").touch()
+ends = time.monotonic() + 60
+while len(list(Path().glob("*.in"))) < 2:
+    assert time.monotonic() < ends, "the other one does not run beside"
+    time.sleep(0.1)
+assert os.environ["OMP_NUM_THREADS"] == "1"
+from IPython.display import display
+about = {"sparselib": {"name": "fig-x", "caption": "c", "alt": "words", "class": "chart"}}
+display({"image/svg+xml": "<svg/>", "text/plain": "a plot"}, raw=True, metadata=about)
+"""
+
+
+def test_stale_notebooks_run_side_by_side_with_a_line_each(tmp_path):
+    (tmp_path / "_config.yml").write_text("")
+    for name in ("00_quickstart", "detection"):
+        model = typed.figure(name)
+        _template(tmp_path / model.folder / f"{name}.ipynb", model, PLOT)
+    command = ["reproduce", "--figure", "0", "--figure", "detection", "--jobs", "2"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SPARSELIB", "OMP"))}
+
+    def reproduce():
+        return subprocess.run(
+            [sys.executable, "-m", "sparselib", *command], capture_output=True, text=True, cwd=tmp_path, timeout=300,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    done = reproduce()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(" s (never run)") == 2
+    assert "notebooks 100%" in done.stderr and "2/2" in done.stderr
+    assert "no book yet, not run: " in done.stderr
+    assert reproduce().stderr.count(": fresh") == 2
