@@ -106,7 +106,31 @@ def dots(rows, *, category, series, xlabel, panels=None):
         )  # fmt: skip
         grid.set_axis_labels(xlabel, "")
         if panels:
-            grid.set_titles("{col_var} {col_name}")
+            grid.set_titles("{col_name}" if rows[panels].dtype == object else "{col_var} {col_name}")
         if len(kinds) > 1:
             sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1 + 0.35 / height), ncol=len(kinds), title=None)
         return grid.figure
+
+
+def verdicts(counts):
+    """Return a figure of stacked bars: one for each claim and scale, cut into supported, undecided, contradicted.
+
+    Args: counts: DataFrame with the columns claim, scale, supported, undecided, contradicted.
+    """
+    looks = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
+    with style():
+        fig, axis = plt.subplots(figsize=(7, 0.9 + 0.42 * len(counts)))
+        names = [f"{c}, {s}" for c, s in zip(counts["claim"], counts["scale"], strict=True)]
+        left = counts["supported"] * 0
+        for name, (colour, hatch) in looks.items():
+            bars = axis.barh(names, counts[name], left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+            labels = [str(n) if n else "" for n in counts[name]]
+            axis.bar_label(
+                bars, labels, label_type="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
+            )
+            left = left + counts[name]
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("comparisons")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(looks), frameon=False)
+        return fig

@@ -3,7 +3,7 @@
 Works on rows alone, those just computed as well as published ones: no data set and no network is needed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pandas as pd
@@ -329,6 +329,11 @@ def pooled(findings, *, margin=1.0):
     ]  # fmt: skip
 
 
+def renamed(finding, **changed):
+    """Return a copy of a Finding with other words."""
+    return replace(finding, **changed)
+
+
 def matrix(findings):
     """Return (head, lines) of a table: subjects down, measures across, each cell the verdict and its best contrast."""
     measures = list(dict.fromkeys(f.measure for f in findings))
@@ -341,3 +346,45 @@ def matrix(findings):
 def tally(findings):
     """Return {verdict: count}, in the order supported, contradicted, undecided."""
     return {v: sum(f.verdict == v for f in findings) for v in ("supported", "contradicted", "undecided")}
+
+
+def counts(findings):
+    """Return a table: claim, scale, supported, contradicted, undecided, for {scale: findings}."""
+    lines = [
+        {"claim": claim, "scale": scale, **tally([f for f in own if f.claim == claim])}
+        for claim in sorted({f.claim for own in findings.values() for f in own})
+        for scale, own in findings.items()
+        if any(f.claim == claim for f in own)
+    ]
+    return pd.DataFrame(lines)
+
+
+def sentence(claim, findings):
+    """Return what the findings say of a claim, in words and numbers."""
+    if not findings:
+        return f"{claim} was not judged."
+    count, total = tally(findings), len(findings)
+    if count["supported"] == total:
+        word = "is supported throughout"
+    elif count["supported"] > total / 2:
+        word = "is mostly supported"
+    elif count["contradicted"] > total / 2:
+        word = "is mostly contradicted"
+    elif count["supported"] > count["contradicted"]:
+        word = "is supported in part"
+    elif count["contradicted"] > count["supported"]:
+        word = "is contradicted in part"
+    else:
+        word = "stays open"
+    said = (
+        f"{claim} {word}: {count['supported']} of {total} comparisons support it, {count['contradicted']} contradict "
+        f"it, {count['undecided']} are undecided"
+    )
+    for name, pick in (("supported", max), ("contradicted", min)):
+        own = [f for f in findings if f.verdict == name]
+        if own:
+            f = pick(own, key=lambda f: f.best.mean)
+            subject = "" if f.subject == "all" else f" of {f.subject}"
+            what = "the largest gain" if name == "supported" else "the plainest contradiction"
+            said += f"; {what} is {f.best.mean:+.1f} points in {f.measure}{subject} ({f.question}, {f.best.label})"
+    return said + "."

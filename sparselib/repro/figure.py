@@ -22,6 +22,7 @@ from IPython.display import HTML, Markdown, display
 
 from sparselib.repro import parameters as typed
 from sparselib.repro import project, published, runner
+from sparselib.repro.settings import Parameters
 from sparselib.repro.store import Store
 
 
@@ -42,7 +43,7 @@ def start(name, namespace):
 class Result:
     """The tidy rows of a figure at one scale and the typed parameters they come from; computed here, or published."""
 
-    parameters: typed.Parameters
+    parameters: Parameters
     rows: pd.DataFrame
     live: bool
 

@@ -75,7 +75,7 @@ class SparsityGrid(Parameters):
     }  # fmt: skip
 
     seeds: Seeds
-    recipes: Recipes = Field(description="same width: criterion and time of pruning, 'units' for structured")
+    recipes: Recipes = Field(description="same width: criterion and time of pruning, units for structured")
     sparsities: Sparsities = Field(description="same width: fractions of weights removed")
     finetune_epochs: Finetuning
     wide_width: Count = Field(description="same size: width of the networks that are pruned to the size of narrow ones")
@@ -148,8 +148,8 @@ class Robustness(SparsityGrid):
         },
         "mnist": {
             **SparsityGrid.grid["mnist"],
-            "eps_linf": [0.05, 0.1], "eps_l2": [1.0], "attack_steps": 20, "attack_samples": 320,
-            "autoattack_eps": 0.1, "autoattack_samples": 32, "autoattack_sparsity": 0.95, "severity": 4,
+            "eps_linf": [0.05, 0.1], "eps_l2": [1.0], "attack_steps": 20, "attack_samples": 200,
+            "autoattack_eps": 0.1, "autoattack_samples": 24, "autoattack_sparsity": 0.95, "severity": 4,
             "shifts": [
                 "gaussian_noise", "impulse_noise", "motion_blur", "fog", "contrast", "rotate", "translate", "stripe",
             ],
@@ -209,7 +209,7 @@ class AnomalyDetection(SparsityGrid):
         )
     }
 
-    detectors: Detectors = Field(description="detectors, with options: 'sensnorm layers=all'")
+    detectors: Detectors = Field(description="detectors, with options if any")
     anomalies: Anomalies = Field(description="kinds of anomaly: pgd:<eps>, <shift>:<severity>, or outliers")
 
     def cells(self):
@@ -240,11 +240,11 @@ class Subnetworks(Parameters):
     mask_epochs: Count = Field(description="epochs of learning a mask")
     objectives: Objectives = Field(description="what masks are learnt for")
     eps: Radius = Field(description="radius of the attacks in L∞, in learning and in the test")
-    noise: Radius = Field(description="standard deviation of the noise of the objective 'shift'")
-    outliers: str = Field(description="synthetic outliers of the objective 'outlier'; they must not be tested on")
+    noise: Radius = Field(description="standard deviation of the noise of the objective shift")
+    outliers: str = Field(description="synthetic outliers of the objective outlier, not to be tested on")
     shifts: Shifts = Field(description="kinds of distribution shift")
     severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
-    detectors: Detectors = Field(description="detectors, with options")
+    detectors: Detectors = Field(description="detectors, with options if any")
     anomalies: Anomalies = Field(description="kinds of anomaly")
     attack_steps: Count = Field(description="steps of PGD")
     attack_samples: Count = Field(description="attack so many test images")
@@ -309,7 +309,7 @@ class StructureAndCost(Parameters):
     }
 
     seeds: Seeds
-    recipe: str = Field(description="how units are removed: '<criterion> <when> units'")
+    recipe: str = Field(description="how units are removed: <criterion> <when> units")
     unit_sparsities: Sparsities = Field(description="fractions of weights removed with whole units")
     finetune_epochs: Finetuning
     members: Count = Field(description="networks in an ensemble")
@@ -385,10 +385,10 @@ class Sensnorm(Parameters):
     CONFIRMED: ClassVar[tuple] = ("msp", "mahalanobis", "knn", "sensnorm", "profile")  # with these detectors
 
     seeds: Seeds
-    recipe: str = Field(description="how the sparse networks are made: '<criterion> <when>'")
+    recipe: str = Field(description="how the sparse networks are made: <criterion> <when>")
     sparsities: Sparsities = Field(description="fractions of weights removed")
     finetune_epochs: Finetuning
-    detectors: Detectors = Field(description="detectors to compare, with options: 'sensnorm layers=all'")
+    detectors: Detectors = Field(description="detectors to compare, with options if any")
     anomalies: Anomalies = Field(description="kinds of anomaly: pgd:<eps>, <shift>:<severity>, or outliers")
     ablation: Detectors = Field(description="variants of SensNorm, scored on the dense networks")
     fresh_seeds: Limit = Field(description="so many further seeds (100, 101, …) confirm the profile; 0: none")

@@ -26,7 +26,7 @@ PROFILES = {
         "network": "convnet", "width": 16, "epochs": 20, "batch_size": 64, "seeds": 5,
     },
     "mnist": {
-        "dataset": "mnist", "held_out": ["8 - eight", "9 - nine"], "train_limit": 20000, "test_limit": 2000,
+        "dataset": "mnist", "held_out": ["8 - eight", "9 - nine"], "train_limit": 4000, "test_limit": 800,
         "network": "resnet8", "width": 16, "epochs": 5, "batch_size": 128, "seeds": 3,
     },
     "cifar10": {
