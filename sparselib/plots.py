@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from pandas.api.types import is_numeric_dtype
 
 from sparselib import verdict
 
@@ -106,7 +107,7 @@ def dots(rows, *, category, series, xlabel, panels=None):
         )  # fmt: skip
         grid.set_axis_labels(xlabel, "")
         if panels:
-            grid.set_titles("{col_name}" if rows[panels].dtype == object else "{col_var} {col_name}")
+            grid.set_titles("{col_var} {col_name}" if is_numeric_dtype(rows[panels]) else "{col_name}")
         if len(kinds) > 1:
             sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1 + 0.35 / height), ncol=len(kinds), title=None)
         return grid.figure

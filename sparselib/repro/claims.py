@@ -9,6 +9,7 @@ from functools import partial
 import pandas as pd
 
 from sparselib import verdict
+from sparselib.repro import measurements
 
 # What tells one network from another within a figure.
 NETWORK = ["width", "training", "epochs", "recipe", "sparsity", "seed"]
@@ -36,6 +37,12 @@ class Finding:
     def __str__(self):
         best = self.best
         return f"**{self.verdict}** {best.mean:+.1f} [{best.low:.1f}, {best.high:.1f}] at {best.label}"
+
+
+def families(p):
+    """Return the names of the families of anomalies that the parameters ask for: "attacks", "shifts", "outliers"."""
+    asked = {measurements.family(anomaly) for anomaly in p.anomalies}
+    return [name for key, name in FAMILIES.items() if key in asked]
 
 
 def measures(rows):
@@ -201,10 +208,10 @@ def sensnorm(p, rows, *, margin=1.0):
     """Return the Findings of claim C4: SensNorm against chance and against each rival, dense and sparse."""
     table = measures(_seeds(rows, p.seed_list()))
     found = []
-    for family in FAMILIES.values():
+    for family in families(p):
         for sparsity in sorted(table.index.unique("sparsity")):
             at = table[table.index.get_level_values("sparsity") == sparsity]
-            state = f"at sparsity {sparsity:g}" if sparsity else "dense"
+            state = f"sparsity {sparsity:g}" if sparsity else "dense"
             if f"sensnorm, {family}" not in at:
                 continue
             own, chance = by_seed(at, f"sensnorm, {family}"), dict.fromkeys(p.seed_list(), 50.0)
@@ -220,7 +227,7 @@ def confirmed(p, rows, *, margin=1.0):
     fresh = [net.seed for net in p.fresh()]
     table = measures(_seeds(rows, fresh))
     found = []
-    for family in FAMILIES.values():
+    for family in families(p):
         for name in (d for d in p.CONFIRMED if d != "profile"):
             own, other = by_seed(table, f"profile, {family}"), by_seed(table, f"{name}, {family}")
             differences = {"fresh seeds": verdict.paired(own, other)}
@@ -243,9 +250,8 @@ def ensembles(rows):
     part = rows[rows["members"].notna()]
     score = part["condition"].str.partition(" on ")[0]
     what = part["metric"].where(part["metric"] != "auroc", score + ", " + part["task"].map(FAMILIES))
-    what = what.where(
-        part["metric"] != "accuracy", part["condition"].map(lambda c: c if c == "clean" else attack_name(c))
-    )
+    attacked = (part["metric"] == "accuracy") & (part["task"] == "attack")
+    what = what.mask(part["metric"] == "accuracy", "clean").mask(attacked, part["condition"][attacked].map(attack_name))
     what = what.replace("calibration_error", "calibration error")
     table = part.assign(what=what).groupby([*ENSEMBLE, "what"])["value"].mean().unstack()
     percent = [c for c in table.columns if c not in ("macs", "params", "seconds", "peak_bytes")]

@@ -54,8 +54,8 @@ class SparsityGrid(Parameters):
                 "magnitude after units", "snip after units", "snip before units",
             ],
             "sparsities": [0.5, 0.7, 0.8, 0.9, 0.95, 0.98],
-            "finetune_epochs": 10, "wide_width": 64, "narrow_widths": [8, 16, 32],
-            "label_noise": 0.4, "noisy_width": 32, "noisy_epochs": 24,
+            "finetune_epochs": 10, "wide_width": 48, "narrow_widths": [8, 16],
+            "label_noise": 0.4, "noisy_width": 24, "noisy_epochs": 24,
             "noisy_recipes": ["random before", "snip before", "magnitude after"], "noisy_sparsities": [0.9, 0.95],
         },
         "mnist": {
@@ -203,8 +203,8 @@ class AnomalyDetection(SparsityGrid):
     defaults: ClassVar[dict] = {
         p: {**SparsityGrid.grid[p], "detectors": ["msp", "knn", "sensnorm"], "anomalies": a}
         for p, a in (
-            ("digits", ["pgd:0.1", "gaussian_noise:4", "heldout", "textures"]),
-            ("mnist", ["pgd:0.1", "gaussian_noise:4", "heldout", "textures"]),
+            ("digits", ["pgd:0.1", "rotate:4", "heldout", "textures"]),
+            ("mnist", ["pgd:0.1", "rotate:4", "heldout", "textures"]),
             ("cifar10", ["pgd:0.0078", "gaussian_noise:4", "cifar100", "svhn"]),
         )
     }
