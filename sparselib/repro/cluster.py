@@ -1,5 +1,6 @@
 """The workers of a Dask cluster, as a pool: the same calls on other machines, which share the store's folder."""
 
+import asyncio
 import logging
 import re
 import secrets
@@ -40,9 +41,11 @@ class Cluster(Here):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told by WorkerError
         self._address, self._killed = address, distributed.KilledWorker
         try:
+            asyncio.run(asyncio.wait_for(_identity(address), CONNECT))  # the client waits for ever for a mute one
             self._client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise WorkerError(f"cannot reach a Dask scheduler at {address} within {CONNECT} s: {error}") from None
+        except Exception as error:  # whatever answers there may send anything
+            why = str(error).splitlines()[0] if str(error) else "no answer"
+            raise WorkerError(f"cannot reach a Dask scheduler at {address} within {CONNECT} s: {why}") from None
         self._executor = self._client.get_executor(pure=False)
         self._workers_seen = time.monotonic()
         # Workers look for this file: a store of another machine under the same path does not have it.
@@ -51,7 +54,10 @@ class Cluster(Here):
         self._mark.touch()
 
     def slots(self):
-        workers = len(self._client.nthreads())  # one task a process, whatever its threads
+        try:
+            workers = len(self._client.nthreads())  # one task a process, whatever its threads
+        except Exception:  # the scheduler does not answer: `check` or the futures tell
+            workers = 0
         if workers:
             self._workers_seen = time.monotonic()
         return workers
@@ -80,6 +86,13 @@ class Cluster(Here):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._client.close(timeout=5)
+
+
+async def _identity(address):
+    from distributed import rpc
+
+    async with rpc(address, timeout=CONNECT) as server:
+        return await server.identity()
 
 
 def _on_worker(mark, function, *arguments):

@@ -1,0 +1,164 @@
+"""A real scheduler and real worker processes, on this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import toy
+
+from sparselib.repro import cluster, runner
+from sparselib.repro.cells import CellError
+from sparselib.repro.store import Store
+from sparselib.repro.workers import WorkerError
+
+pytest.importorskip("distributed")
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def processes(tmp_path):
+    """Start programs of dask that end with the test: start(name, *arguments) -> Popen."""
+    running = []
+
+    def start(name, *arguments, **environment):
+        program = [sys.executable, "-m", f"distributed.cli.dask_{name}", *map(str, arguments)]
+        # So that the workers find toy, and this checkout.
+        path = os.pathsep.join([str(TESTS), str(TESTS.parents[1])])
+        environment = {**os.environ, "PYTHONPATH": path, **environment}
+        log = (tmp_path / f"{name}{len(running)}.log").open("w")
+        running.append(subprocess.Popen(program, env=environment, stdout=log, stderr=log, cwd=tmp_path))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait(30)
+
+
+@pytest.fixture
+def scheduler(processes, tmp_path):
+    """Return (process, address) of a scheduler."""
+    file = tmp_path / "scheduler.json"
+    process = processes(
+        "scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file, "--no-show"
+    )
+    _wait_for(lambda: file.exists() and file.read_text().endswith("}"))
+    return process, json.loads(file.read_text())["address"]
+
+
+@pytest.fixture
+def worker(processes, scheduler, tmp_path):
+    """Start a worker of it."""
+    return lambda **environment: processes(
+        "worker", scheduler[1], "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory", tmp_path / "dask",
+        **environment,
+    )  # fmt: skip
+
+
+def _wait_for(condition, seconds=60):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "nothing happened"
+        time.sleep(0.05)
+
+
+def _lines(log):
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_two_workers_one_killed_on_the_way_give_the_rows_of_a_local_run(scheduler, worker, tmp_path):
+    process, address = scheduler
+    log, store, local = tmp_path / "log", Store(tmp_path / "store"), Store(tmp_path / "local")
+    victim, other = worker(), worker()
+    wanted = toy.grid(nets=4, numbers=5, seconds=0.2, log=str(log))
+
+    def kill():
+        _wait_for(lambda: {str(victim.pid), str(other.pid)} <= {pid for _, pid in _lines(log)})
+        victim.send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    runner.compute(wanted, store, scheduler=address, progress=False)
+    killer.join()
+    assert victim.wait(30) == -signal.SIGKILL
+    made = _lines(log)
+    assert len({what for what, _ in made}) == 24 and len(made) <= 25, "only the cell in flight was lost"
+    assert {pid for _, pid in made} == {str(victim.pid), str(other.pid)}, "nothing was computed in this process"
+    runner.compute(toy.grid(nets=4, numbers=5, seconds=0.2, log=str(log)), local, progress=False)
+    assert toy.values(wanted, store) == toy.values(wanted, local)
+    assert list((store.folder / "runs").iterdir()) == []
+
+    # The scheduler goes: an end, not a hang.
+    more = toy.grid(nets=6, numbers=5, seconds=0.5)
+    threading.Timer(2, process.kill).start()
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match=f"scheduler at {address} is gone. What is done is kept"):
+        runner.compute(more, store, scheduler=address, progress=False)
+    assert time.monotonic() - started < 60
+
+
+def test_a_worker_with_other_code_is_refused_and_one_that_sees_no_store_too(scheduler, worker, tmp_path):
+    worker(TOY_CODE="2")
+    store = Store(tmp_path / "store")
+    with pytest.raises(CellError, match="Net seed=0: the worker .* has other code, data or package versions"):
+        runner.compute(toy.grid(nets=1), store, scheduler=scheduler[1], progress=False)
+    assert len(runner.missing(toy.grid(nets=1), store)) == 5
+    pool = cluster.Cluster(scheduler[1], store.folder)
+    pool._mark.unlink()  # as it is on a machine that does not share the folder
+    with pytest.raises(WorkerError, match=f"does not see the store {store.folder}: all machines must share"):
+        pool.submit(os.getpid).result(30)
+    pool.stop()
+
+
+def test_a_scheduler_without_workers_is_told(scheduler, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with pytest.raises(WorkerError, match=f"has had no worker for 1 s; start one with: dask worker {scheduler[1]}"):
+        runner.compute(toy.grid(nets=1), Store(tmp_path), scheduler=scheduler[1], progress=False)
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent", "talking", "unknown"])
+def test_an_unreachable_scheduler_is_named_within_10_seconds(kind, tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        if kind == "talking":  # another kind of server
+            threading.Thread(target=lambda: silent.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")).start()
+        port = {"closed": _free_port(), "unknown": 8786}.get(kind, silent.getsockname()[1])
+        address = f"tcp://{'no-such-host.invalid' if kind == 'unknown' else '127.0.0.1'}:{port}"
+        started = time.monotonic()
+        with pytest.raises(WorkerError, match=f"cannot reach a Dask scheduler at {address}") as caught:
+            runner.compute(toy.grid(nets=1), Store(tmp_path), scheduler=address, progress=False)
+        assert time.monotonic() - started < 10 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost:8786", "tcp://localhost", "tcp://:8786", "tcp://a:0", "tcp://a:65536", "http://a:1",
+                "tcp://a b:1", "tcp://a:1/x", "tcp://a:port"],
+)  # fmt: skip
+def test_malformed_addresses_are_refused(address, tmp_path):
+    with pytest.raises(ValueError, match="scheduler must be tcp://host:port, got"):
+        cluster.Cluster(address, tmp_path)
+
+
+@pytest.mark.parametrize("address", ["tcp://a:1", "tcp://10.0.0.1:8786", "tcp://node-1.lab:8786", "tls://[::1]:8786"])
+def test_well_formed_addresses_pass(address):
+    assert cluster.check_address(address) == address
+
+
+def test_without_distributed_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(WorkerError, match=r'needs distributed: pip install .*"\.\[cluster\]"'):
+        cluster.Cluster("tcp://127.0.0.1:1", tmp_path)
