@@ -64,7 +64,9 @@ def measures(rows):
     if len(detected):
         what = detected["detector"] + ", " + detected["task"].map(FAMILIES)
         found.append(detected.assign(what=what).groupby([*NETWORK, "what"])["value"].mean().unstack())
-    return 100 * pd.concat([table for table in found if len(table)], axis=1)
+    table = 100 * pd.concat([table for table in found if len(table)], axis=1)
+    first = ["clean", "FGSM", "PGD", "AutoAttack"]
+    return table[sorted(table, key=lambda m: next((i for i, f in enumerate(first) if m.startswith(f)), len(first)))]
 
 
 def attack_name(condition):

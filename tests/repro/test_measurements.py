@@ -1,0 +1,177 @@
+"""Network and measurement cells against what the library says directly."""
+
+import pytest
+import torch
+
+from sparselib import attacks, data, detectors, ensembles, masks, metrics, pruning, shifts, training
+from sparselib.repro import measurements
+from sparselib.repro.cells import Data, inliers
+from sparselib.repro.measurements import Attacked, Certified, Detection, Ensembled, Scored, Shifted
+from sparselib.repro.networks import Masked, Pruned, Scratch, Shrunk, Trained, weight_count
+
+DATA = Data(name="digits", held_out=("8", "9"), train_limit=300, test_limit=120)
+
+
+def _trained(**changed):
+    return Trained(**{"data": DATA, "network": "convnet", "width": 6, "epochs": 12, "seed": 0, **changed})
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Give the network of a cell, computed once."""
+    made = {}
+
+    def get(cell):
+        if cell.what not in made:
+            made[cell.what] = cell.compute(get)
+        return made[cell.what][1].eval()
+
+    get.rows = lambda cell: (get(cell), made[cell.what][0])[1]
+    return get
+
+
+def _values(rows):
+    return {(r["task"], r["condition"], r["metric"]): r["value"] for r in rows}
+
+
+def test_networks_say_how_well_they_do_and_how_large_they_are(load):
+    cell = _trained()
+    values = _values(load.rows(cell))
+    assert values["classification", "clean", "accuracy"] == training.accuracy(load(cell), inliers(DATA, "test")) > 0.5
+    assert values["cost", "network", "weights"] == weight_count(cell)
+    sparse = Pruned(dense=cell, criterion="magnitude", sparsity=0.75, epochs=1)
+    values = _values(load.rows(sparse))
+    assert values["pruning", "achieved", "sparsity"] == pytest.approx(0.75, abs=1e-3)
+    assert values["cost", "network", "weights"] == round(0.25 * weight_count(cell))
+
+
+def test_training_differs_as_asked():
+    noisy = _trained(label_noise=0.4)
+    labels, right = noisy.samples().y, inliers(DATA, "train").y
+    assert 0.25 < (labels != right).double().mean() < 0.45, "an eighth of the drawn labels is right by chance"
+    assert torch.equal(noisy.samples().x, inliers(DATA, "train").x)
+    said = [_trained(**c).training for c in ({}, {"label_noise": 0.4}, {"adversarial": 0.1}, {"weight_decay": 0.01})]
+    assert said == ["standard", "40% noisy labels", "adversarial 0.1", "weight decay 0.01"]
+    options = _trained(adversarial=0.1, noise=0.2).options()
+    assert options["adversarial"].eps == 0.1 and options["noise"] == 0.2
+    assert _trained().options()["adversarial"] is None
+
+
+def test_standard_training_does_not_depend_on_the_code_of_attacks():
+    assert not any("attacks" in name for name in _trained().code())
+    assert any("attacks" in name for name in _trained(adversarial=0.1).code())
+
+
+def test_masks_leave_weights_alone_and_shrinking_the_function(load):
+    cell = _trained()
+    masked = Masked(dense=cell, sparsity=0.5, objective="clean", epochs=1)
+    for name, layer in masks.prunable(load(masked)).items():
+        assert torch.equal(masks.original(layer), masks.prunable(load(cell))[name].weight)
+    assert pruning.sparsity(load(masked)) == pytest.approx(0.5, abs=1e-3)
+
+    units = Pruned(dense=cell, criterion="magnitude", sparsity=0.6, structured=True, epochs=1)
+    small, x = Shrunk(pruned=units), inliers(DATA, "test").x
+    torch.testing.assert_close(training.logits(load(small), x), training.logits(load(units), x), rtol=1e-4, atol=1e-5)
+    again = Scratch(shrunk=small)
+    shapes = [[tuple(p.shape) for p in load(c).parameters()] for c in (small, again)]
+    assert shapes[0] == shapes[1]
+    assert not torch.equal(next(load(again).parameters()), next(load(small).parameters()))
+    assert sum(p.numel() for p in load(small).parameters()) < sum(p.numel() for p in load(cell).parameters())
+
+
+def test_accuracy_under_attack_counts_what_withstands_both_losses(load):
+    cell, test = _trained(), inliers(DATA, "test")
+    values = _values(Attacked(model=cell, attack="pgd", eps=0.1, steps=5).compute(load)[0])
+    right = []
+    for loss in ("ce", "margin"):
+        x = attacks.pgd(load(cell), test.x, test.y, 0.1, steps=5, loss=loss, early_stop=True, seed=0)
+        right.append(training.logits(load(cell), x).argmax(1) == test.y)
+    key = ("attack", "pgd linf 0.1")
+    assert values[*key, "accuracy_ce"] == right[0].double().mean()
+    assert values[*key, "accuracy_margin"] == right[1].double().mean()
+    assert values[*key, "accuracy"] == (right[0] & right[1]).double().mean()
+    one_step = _values(Attacked(model=cell, attack="fgsm", eps=0.1).compute(load)[0])
+    x = attacks.fgsm(load(cell), test.x, test.y, 0.1)
+    assert one_step["attack", "fgsm linf 0.1", "accuracy_ce"] == pytest.approx(
+        (training.logits(load(cell), x).argmax(1) == test.y).double().mean().item()
+    )
+    assert one_step["attack", "fgsm linf 0.1", "accuracy"] >= values[*key, "accuracy"] - 0.02
+    nothing = _values(Attacked(model=cell, attack="pgd", eps=0.0, norm="l2", limit=50).compute(load)[0])
+    few = data.balanced(test, 50)
+    assert nothing["attack", "pgd l2 0", "accuracy"] == training.accuracy(load(cell), few)
+
+
+def test_shifts_and_detection_equal_what_the_library_says(load):
+    cell, test = _trained(), inliers(DATA, "test")
+    shifted = shifts.corrupt(test.x, "rotate", 4)
+    values = _values(Shifted(model=cell, kind="rotate", severity=4).compute(load)[0])
+    samples = data.Samples(shifted, test.y, test.classes, "x")
+    assert values["shift", "rotate 4", "accuracy"] == training.accuracy(load(cell), samples)
+
+    attacked = attacks.pgd(load(cell), test.x, test.y, 0.1, steps=measurements.STEPS, seed=0)
+    for name, options in (("msp", ()), ("sensnorm", (("layers", "all"), ("norm", 1)))):
+        detector = detectors.build(name, **dict(options)).fit(load(cell), inliers(DATA, "train"))
+        for anomaly, task, x in (
+            ("rotate:4", "ds", shifted),
+            ("pgd:0.1", "aa", attacked),
+            ("textures", "ood", data.outliers("textures", test).x),
+        ):
+            cells = Detection(model=cell, detector=name, options=options, anomaly=anomaly)
+            said = " ".join([name, *(f"{k}={v}" for k, v in options)])
+            value = _values(cells.compute(load)[0])[task, f"{said} on {anomaly}", "auroc"]
+            assert value == pytest.approx(metrics.auroc(detector.score(test.x), detector.score(x)), abs=1e-9)
+            assert cells.columns()["detector"] == said
+
+
+def test_what_is_kept_for_one_network_is_not_taken_for_another(load):
+    first, second = _trained(), _trained(seed=1)
+    values = [
+        Detection(model=cell, detector="msp", anomaly="pgd:0.1").compute(load)[0][0]["value"]
+        for cell in (first, second, first)
+    ]
+    assert values[0] == values[2] != values[1]
+
+
+def test_an_ensemble_of_one_is_the_network_and_costs_add_up(load):
+    cells = tuple(_trained(seed=s) for s in (0, 1))
+    options = {"eps": 0.05, "anomalies": ("textures", "rotate:3"), "repeats": 1}
+    one, two = (_values(Ensembled(members=m, **options).compute(load)[0]) for m in (cells[:1], cells))
+    test = inliers(DATA, "test")
+    assert one["classification", "clean", "accuracy"] == training.accuracy(load(cells[0]), test)
+    assert two["cost", "network", "macs"] == 2 * one["cost", "network", "macs"] > 0
+    assert two["cost", "network", "params"] == 2 * one["cost", "network", "params"]
+    assert ("ds", "disagreement on rotate:3", "auroc") in two and not any("disagreement" in k[1] for k in one)
+    net = ensembles.Ensemble([load(c) for c in cells]).eval()
+    outside = data.outliers("textures", test).x
+    expected = metrics.auroc(net.disagreement(test.x), net.disagreement(outside))
+    assert two["ood", "disagreement on textures", "auroc"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_certificates_and_times(load):
+    cell = _trained()
+    values = _values(Certified(model=cell, sigma=0.1, radius=0.05, n=50, limit=16).compute(load)[0])
+    condition = "σ 0.1, n 50"
+    certified, right = (values["certificate", condition, m] for m in ("certified", "accuracy"))
+    assert 0 <= certified <= right <= 1 and values["cost", "certificate", "seconds"] > 0
+    assert _values(Scored(model=cell, detector="msp", repeats=1).compute(load)[0])["cost", "score", "seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("pgd:2", "the radius of pgd:<eps> must be in"),
+        ("pgd:much", "pgd:much"),
+        ("pgd", "needs a strength: pgd:0.1"),
+        ("fog", "needs a strength: fog:3"),
+        ("fog:7", "severity must be in 1..5, got '7'"),
+        ("textrues", "did you mean 'textures'"),
+    ],
+)
+def test_misnamed_anomalies_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        measurements.family(name)
+
+
+def test_families_of_anomalies():
+    names = ("pgd:0.1", "fog:3", "textures", "mnist", "folder:/tmp/x")
+    assert [measurements.family(n) for n in names] == ["aa", "ds", "ood", "ood", "ood"]
