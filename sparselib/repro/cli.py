@@ -195,7 +195,7 @@ def _check(scheduler):
 
 def _publish(chosen, store):
     for parameters in chosen:
-        if not parameters.cells():
+        if not (parameters.publishable and parameters.cells()):
             continue
         files = published.write(parameters, store)
         told = ", ".join(os.path.relpath(path) for path in files)
@@ -205,14 +205,7 @@ def _publish(chosen, store):
 def _parameters(profile, figures, sets):
     """Return the typed parameters of the chosen figures; each set must be a parameter of one of them at least."""
     chosen = [typed.figure(name) for name in figures] or list(typed.PAGES.values())
-    given = _assignments(sets)
-    unused = [n for n in given if not any(n in model.model_fields for model in chosen)]
-    if unused:
-        typed.refuse_unknown(unused[0], dict.fromkeys(n for model in chosen for n in model.model_fields), "any page")
-    return [
-        typed.resolve(model, {"profile": profile, **{n: v for n, v in given.items() if n in model.model_fields}})
-        for model in chosen
-    ]
+    return typed.resolve_all(chosen, profile, _assignments(sets))
 
 
 def _assignments(sets):

@@ -425,6 +425,7 @@ class Verdict(Parameters):
     """Each claim against each measure: supported, contradicted or undecided."""
 
     number, notebook, claim = 6, "06_verdict", "C1–C4"
+    publishable: ClassVar[bool] = False
     defaults: ClassVar[dict] = {profile: {"margin": 1.0, "figures": {}} for profile in PROFILES}
 
     seeds: Seeds

@@ -14,6 +14,7 @@ class Lesson(Parameters):
 
     folder: ClassVar[str] = "book/concepts"
     claim: ClassVar[str] = "–"
+    publishable: ClassVar[bool] = False
     defaults: ClassVar[dict] = {profile: {"seed": 0} for profile in PROFILES}
 
     seed: Annotated[StrictInt, Field(ge=0)] = Field(description="of the weights and the order of the data")
@@ -42,6 +43,7 @@ class SchedulesLesson(Parameters):
 
     folder: ClassVar[str] = "book/concepts"
     notebook: ClassVar[str] = "schedules"
+    publishable: ClassVar[bool] = False
     claim: ClassVar[str] = "–"
     defaults: ClassVar[dict] = {
         p: {"epochs": e, "finetune_epochs": f, "seeds": 3, "criterion": "snip", "sparsities": [0.8, 0.95]}

@@ -58,6 +58,7 @@ class Parameters(BaseModel):
     folder: ClassVar[str] = "notebooks"
     claim: ClassVar[str]
     defaults: ClassVar[dict] = {}  # {profile: {name: value}}, over PROFILES
+    publishable: ClassVar[bool] = True  # its rows belong in results/
 
     profile: str = Field(description="scale: digits, mnist or cifar10")
     dataset: str = Field(description="a data set's name, or folder:<path>")
