@@ -4,8 +4,9 @@ Static and by name: from a definition's syntax tree, every name and attribute th
 package is followed. Comments, docstrings and layout do not count. It errs on the safe side (a local name that equals
 a definition's counts as it), so that what changed is never missed as long as code is reached by name.
 
-Two things are not followed. TABLES map names to functions: a cell says which entry it takes. And the MACHINERY that
-decides when to compute does not decide what comes out.
+Two things are not followed. TABLES map names to functions, or list the kinds of cells: a cell says which entry it
+takes, and its inputs' own keys speak for them. And the MACHINERY that decides when to compute does not decide what
+comes out.
 """
 
 import ast
@@ -20,6 +21,8 @@ TABLES = {
     f"{NAME}.data.SYNTHETIC",
     f"{NAME}.detectors.DETECTORS",
     f"{NAME}.models.MODELS",
+    f"{NAME}.repro.measurements.ATTACKS",
+    f"{NAME}.repro.networks.Network",
     f"{NAME}.repro.networks.TRAINING",
     f"{NAME}.shift_kinds.SHIFTS",
 }

@@ -62,6 +62,13 @@ def test_standard_training_does_not_depend_on_the_code_of_attacks():
     assert any("attacks" in name for name in _trained(adversarial=0.1).code())
 
 
+def test_detecting_outliers_does_not_depend_on_the_code_of_attacks():
+    codes = {a: Detection(model=_trained(), detector="msp", anomaly=a).code() for a in ("textures", "pgd:0.1")}
+    reached = {a: any("attacks" in name for name in code) for a, code in codes.items()}
+    assert reached == {"textures": False, "pgd:0.1": True}
+    assert "sparselib.data._textures" in codes["textures"] and "sparselib.data._uniform" not in codes["textures"]
+
+
 def test_masks_leave_weights_alone_and_shrinking_the_function(load):
     cell = _trained()
     masked = Masked(dense=cell, sparsity=0.5, objective="clean", epochs=1)
