@@ -1,5 +1,6 @@
 """Compute the cells that the store lacks, each once, in parallel."""
 
+import math
 import os
 import socket
 import threading
@@ -121,15 +122,14 @@ def _tasks(todo, guess, slots, folder):
 
 
 def _pieces(keys, seconds, limit):
-    """Return the keys cut into lists of `limit` seconds at most, or of one."""
-    pieces, length = [], limit
+    """Return the keys, in their order, in as few lists as have `limit` seconds each, of about equal length."""
+    total = sum(seconds[key] for key in keys)
+    share = total / max(1, math.ceil(total / limit))
+    pieces, before = defaultdict(list), 0.0
     for key in keys:
-        if length + seconds[key] > limit:
-            pieces.append([])
-            length = 0.0
-        pieces[-1].append(key)
-        length += seconds[key]
-    return pieces
+        pieces[int((before + seconds[key] / 2) / share)].append(key)
+        before += seconds[key]
+    return list(pieces.values())
 
 
 _one = threading.Lock()  # a Dask worker may have several threads; networks and torch's settings are shared by them

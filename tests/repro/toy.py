@@ -55,6 +55,7 @@ class Number(Toy):
     net: Net
     n: int
     dies: str = ""
+    spoils: bool = False  # changes the network that it was given
 
     def inputs(self):
         return (self.net,)
@@ -68,8 +69,13 @@ class Number(Toy):
             if self.dies != "always":
                 open(self.dies, "x").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        x = torch.full((1, 1, 8, 8), self.n / 10)
-        return [row("toy", f"logit {i}", "value", v) for i, v in enumerate(load(self.net)(x)[0].detach())], None
+        if self.n < 0:
+            raise ValueError(f"n must be at least 0, got {self.n}")
+        net = load(self.net)
+        logits = net(torch.full((1, 1, 8, 8), self.n / 10))[0].detach()
+        if self.spoils:
+            next(net.parameters()).data.zero_()
+        return [row("toy", f"logit {i}", "value", value) for i, value in enumerate(logits)], None
 
 
 def grid(nets=3, numbers=4, seconds=0.0, log="", **more):
