@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from joblib.externals.loky import ProcessPoolExecutor
+from tqdm import tqdm
 
 LOSSES = 2  # so often may a task lose its worker before the run ends
 
@@ -142,7 +143,7 @@ class Processes(Here):
 
     def _start(self):
         self._executor = ProcessPoolExecutor(
-            self._count, initializer=_end_with, initargs=(os.getpid(),), env=self._environment
+            self._count, initializer=_begin, initargs=(os.getpid(),), env=self._environment
         )
 
     def slots(self):
@@ -174,8 +175,9 @@ def _held_back(number):
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with(parent):
+def _begin(parent):
     """Let this process end within a second of its parent, which may have been killed outright."""
+    tqdm.set_lock(threading.RLock())  # its usual lock is a semaphore of the system, which a killed process would leave
 
     def watch():
         while os.getppid() == parent:

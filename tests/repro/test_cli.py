@@ -1,8 +1,11 @@
 import re
+import subprocess
+import warnings
 
 import pytest
 
 from sparselib.repro import cli, project, published
+from sparselib.repro.store import Store
 
 GRID = ["--set", "seeds=1", "--set", "epochs=1", "--set", "width=4"]
 
@@ -131,10 +134,31 @@ def test_rows_are_computed_and_published_without_notebooks(call, tmp_path, monke
     assert code == 0 and ", 0 of them to compute" in err and "05_sensnorm: published already" in err
 
 
+def test_a_full_disk_is_one_line_and_nothing_is_spoilt(call, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a file system needs more rights")
+    monkeypatch.setenv("SPARSELIB_STORE", str(disk))
+    small = ["seeds=8", "fresh_seeds=0", "detectors=[msp]", "ablation=[knn]", "epochs=0", "train_limit=80", "width=4"]
+    sets = [part for text in small for part in ("--set", text)]
+    try:
+        code, _, err = call("reproduce", "--figure", "5", "--rows-only", "--jobs", "1", *sets)
+        assert code == 1 and "Traceback" not in err
+        last = err.rstrip().splitlines()[-1]
+        assert last == f"sparselib: cannot write to the store {disk}: [Errno 28] No space left on device"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            whole = [Store(disk).get(path.parent.name, path.stem) for path in disk.glob("cells/*/*.json")]
+        assert whole and None not in whole
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_ctrl_c_ends_cleanly(call, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.runner, "compute", interrupted)
-    code, _, err = call("reproduce")
+    code, _, err = call("reproduce", "--figure", "5")
     assert code == 130 and "stopped; what was computed is kept" in err and "Traceback" not in err

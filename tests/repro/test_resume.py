@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -98,7 +97,7 @@ def test_two_runs_at_once_share_the_work(tmp_path):
     assert runner.missing(cells, Store(tmp_path / "store")) == []
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_ends_with_130_and_no_worker_is_left(tmp_path):
     small = [
         "seeds=40", "epochs=1", "width=4", "sparsities=[0.5]", "finetune_epochs=1", "detectors=[msp]",
         "anomalies=[uniform]", "ablation=[knn]", "fresh_seeds=0", "train_limit=300",
@@ -114,9 +113,5 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):
         os.killpg(run.pid, signal.SIGINT)  # as the terminal does it: to the workers, too
         _, err = run.communicate(timeout=60)
     assert run.returncode == 130 and "sparselib: stopped; what was computed is kept" in err
-    assert "Traceback" not in err and len(workers) >= 2
+    assert "Traceback" not in err and "leaked" not in err and len(workers) >= 2
     _wait_for(lambda: _gone(workers), 10)
-    done = len(list(tmp_path.glob("cells/*/*.json")))
-    told = subprocess.run([*command[:3], "status", *command[4:6], *sets], capture_output=True, text=True, cwd=ROOT,
-                          env=environment)  # fmt: skip
-    assert f"  {done} of " in told.stdout and re.search(r"\d+ to compute: new parameters", told.stdout), told

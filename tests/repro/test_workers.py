@@ -1,19 +1,11 @@
 import io
-import os
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
-import psutil
 import pytest
 import toy
 
 from sparselib.repro import progress, runner, workers
 from sparselib.repro.store import Store
-
-TOY = Path(toy.__file__)
 
 
 def _task(name, *needs, weight=1.0, kind=""):
@@ -54,36 +46,6 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(tmp_path):
     with pytest.raises(workers.WorkerError, match=r"killed 2 times .*Number seed=0 n=7"):
         runner.compute([deadly, *toy.grid(nets=2)], store, jobs=2, progress=False)
     assert runner.missing([deadly], store) == [deadly], "the network is there"
-
-
-def _alive(pids):
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
-
-
-def _wait_for(condition, seconds=30):
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "nothing happened"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_the_run(tmp_path, how):
-    log = tmp_path / "log"
-    command = [sys.executable, TOY, tmp_path / "store", "jobs=2", "nets=4", "seconds=0.3", f"log={log}"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
-        _wait_for(lambda: log.exists() and len({line.split()[1] for line in log.read_text().splitlines()}) == 2)
-        started = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
-        if how == signal.SIGINT:
-            os.killpg(run.pid, how)  # as the terminal does it: to the workers, too
-        else:
-            os.kill(run.pid, how)
-        _, err = run.communicate(timeout=30)
-    assert run.returncode in (-how, 1), err
-    assert len(started) >= 2
-    _wait_for(lambda: not _alive(started), 10)
-    if how == signal.SIGINT:
-        assert err.count("KeyboardInterrupt") == 1, "that of the run, none of a worker"
 
 
 def test_time_left_is_reckoned_from_seconds_and_withheld_while_unknown(monkeypatch):
