@@ -1,9 +1,11 @@
 """How figures look: readable in grey (markers and dashes differ, not only colours) and in dark mode."""
 
+import math
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.ticker import LogLocator
 from pandas.api.types import is_numeric_dtype
 
 from sparselib import verdict
@@ -111,6 +113,55 @@ def dots(rows, *, category, series, xlabel, panels=None):
         if len(kinds) > 1:
             sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 1 + 0.35 / height), ncol=len(kinds), title=None)
         return grid.figure
+
+
+def against_cost(rows, *, cost, series, xlabel, ylabel, panels=None, wrap=2, chance=None):
+    """Return a figure: means over seeds of `value` against a cost, on a logarithmic axis; a line joins all sizes.
+
+    Args:
+        rows: tidy DataFrame with the columns sparsity, seed, value (in percent), and those named by `cost`, `series`,
+            `panels`.
+        wrap: panels in a row. chance: a level drawn as a dotted line, or None.
+
+    Bars are 95 % t intervals of the value.
+    """
+    names, looks = list(rows[panels].unique()) if panels else [None], "os^DvPX"
+    across = min(wrap, len(names))
+    down = -(-len(names) // across)
+    with style():
+        colours = sns.color_palette("colorblind")  # not "C0" …: those are looked up when the figure is saved
+        fig, axes = plt.subplots(
+            down, across, figsize=(max(4.6, 3.3 * across), 0.5 + 2.6 * down), squeeze=False, sharex=True,
+            layout="constrained",
+        )  # fmt: skip
+        for axis in axes.flat[len(names) :]:
+            axis.axis("off")
+        for number, (axis, name) in enumerate(zip(axes.flat, names, strict=False)):
+            part = rows[rows[panels] == name] if panels else rows
+            for k, kind in enumerate(rows[series].unique()):
+                own = part[part[series] == kind].groupby("sparsity")
+                if not own.ngroups:
+                    continue
+                x, bounds = own[cost].mean(), own["value"].agg(verdict.interval)
+                mean, low, high = (bounds.map(lambda b, i=i: b[i]) for i in range(3))
+                bars = [(mean - low).where(low > -math.inf, 0), (high - mean).where(high < math.inf, 0)]
+                axis.errorbar(
+                    x, mean, bars, marker=looks[k % len(looks)], markersize=6, linestyle=["-", "--", ":", "-."][k % 4],
+                    linewidth=1.3, elinewidth=1, capsize=2.5, color=colours[k % len(colours)], label=kind,
+                )  # fmt: skip
+            low, high = axis.get_ylim()
+            lowest = number + across >= len(names)
+            axis.set(xscale="log", xlabel=xlabel if lowest else "", ylabel=ylabel, title=name or "")
+            axis.tick_params(labelbottom=lowest)
+            axis.set_ylim(max(low, -2), min(high, 102))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("")
+            if chance is not None:
+                axis.axhline(chance, color="#777777", linestyle=":", linewidth=1)
+        handles, labels = max((a.get_legend_handles_labels() for a in axes.flat), key=lambda found: len(found[1]))
+        fig.legend(handles, labels, loc="outside upper center", ncol=min(2, len(labels)), frameon=False)
+        return fig
 
 
 def verdicts(counts):

@@ -206,6 +206,49 @@ def subnetworks(p, rows, *, margin=1.0):
     return found
 
 
+def pretraining(p, rows, *, margin=1.0):
+    """Return the Findings of a control of claim C2: masks over trained weights against those over untrained ones."""
+    table = measures(rows)
+    epochs = table.index.get_level_values("epochs")
+    trained, blank = table[epochs > 0], table[epochs == 0]
+    found = []
+    for recipe in blank.index.unique("recipe"):
+        own = recipe.replace(" of untrained weights", "")
+
+        def untrained(measure, recipe=recipe):
+            return lambda sparsity: by_seed(blank, measure, recipe=recipe, sparsity=sparsity)
+
+        at = trained[trained.index.get_level_values("sparsity").isin(blank.index.unique("sparsity"))]
+        found += _gains("C2", "trained against untrained weights", at, untrained, margin, of=[own])
+    return found
+
+
+def masks(rows, wanted, sparsity):
+    """Return {network, measure, value} in long form: the dense networks and those masked to one sparsity, by name."""
+    table = measures(rows)
+    index = table.index
+    dense = (index.get_level_values("recipe") == "dense") & (index.get_level_values("epochs") > 0)
+    part = table[dense | (index.get_level_values("sparsity") == sparsity)]
+    long = part[wanted].melt(ignore_index=False, var_name="measure", value_name="value").dropna().reset_index()
+    plain = {"mask magnitude": "magnitude", "mask random": "random"}
+
+    def name(recipe):
+        base, _, batch_norm = recipe.partition(", batch norm")
+        word = plain.get(base, base.replace("mask ", "learnt: ").replace(" of untrained weights", ", untrained"))
+        return word + (", restated" if batch_norm else "")
+
+    order = ("dense", "learnt", "magnitude", "random")
+    long = long.assign(network=long["recipe"].map(name))
+    rank = long["network"].map(
+        lambda n: (order.index(n.partition(",")[0].partition(":")[0]), "untrained" in n, "restated" in n)
+    )
+    return long.assign(rank=rank).sort_values(["measure", "rank"], key=_in_order(wanted), kind="stable")
+
+
+def _in_order(wanted):
+    return lambda column: column.map(wanted.index) if column.name == "measure" else column
+
+
 def sensnorm(p, rows, *, margin=1.0):
     """Return the Findings of claim C4: SensNorm against chance and against each rival, dense and sparse."""
     table = measures(_seeds(rows, p.seed_list()))
@@ -262,9 +305,99 @@ def ensembles(rows):
 
 
 def certificates(rows):
-    """Return a table of the Certified rows in percent: index NETWORK, "certified", "accuracy", "abstained"."""
-    part = rows[rows["task"] == "certificate"]
-    return 100 * part.groupby([*NETWORK, "metric"])["value"].mean().unstack()
+    """Return a table of the Certified rows: index NETWORK, "certified", "accuracy", "abstained" in percent; what a
+    certificate costs, "macs" and "seconds", as are."""
+    part = rows[(rows["task"] == "certificate") | (rows["condition"] == "certificate")]
+    table = part.groupby([*NETWORK, "metric"])["value"].mean().unstack()
+    table[["certified", "accuracy", "abstained"]] *= 100
+    return table
+
+
+def by_cost(table, chosen):
+    """Return a table in long form for drawing: columns method, measure, value, and the index and costs of the table.
+
+    The dense network begins two lines, that of the shrunk ones and that of the ones from scratch.
+    """
+    long = table.reset_index().melt(
+        [*table.index.names, *(c for c in ("macs", "seconds") if c in table)],
+        [c for c in chosen if c in table], "measure", "value",
+    ).dropna(subset="value")  # fmt: skip
+    dense, scratch = long["recipe"] == "dense", long["recipe"] == "from scratch"
+    lines = [(long[~scratch], "shrunk")]
+    if scratch.any():
+        lines.append((long[dense | scratch], "from scratch"))
+    found = pd.concat([part.assign(method=name) for part, name in lines], ignore_index=True)
+    if "members" in found:
+        how = found["members"].map(lambda m: f"ensemble of {m:g}" if m > 1 else "one")
+        found["method"] = how + ", " + found["method"]
+        found = found.sort_values(["members", "method"], ascending=[True, False], kind="stable")
+    return found
+
+
+def detectors_by_cost(rows):
+    """Return the AUROC in percent and the seconds of each detector: NETWORK, detector, measure, value, seconds."""
+    own = rows[rows["members"].isna() & rows["detector"].notna()]
+    seconds = own[own["condition"] == "score"].groupby([*NETWORK, "detector"])["value"].mean().rename("seconds")
+    part = own[own["metric"] == "auroc"].assign(measure=own["task"].map(FAMILIES))
+    value = 100 * part.groupby([*NETWORK, "detector", "measure"], sort=False)["value"].mean()
+    return value.reset_index().join(seconds, on=[*NETWORK, "detector"]).dropna(subset="seconds")
+
+
+def networks_made(rows):
+    """Return the seconds it took to make each network: index [training, recipe, sparsity, seed], "own" and "all".
+
+    A shrunk network needs its dense parent, and the pruning and training on of it; "all" counts them, too.
+    """
+    part = rows[rows["metric"] == "weights"].drop_duplicates("key")
+    own = part.groupby(["training", "recipe", "sparsity", "seed"])["seconds"].first()
+    flat = own.rename("own").reset_index()
+    dense = flat[flat["sparsity"] == 0].set_index(["training", "seed"])["own"]
+    cut = flat[flat["recipe"].str.endswith(" units")].set_index(["training", "sparsity", "seed"])["own"]
+
+    def total(net):
+        if not net["recipe"].endswith(" shrunk"):
+            return net["own"]
+        return net["own"] + dense[net["training"], net["seed"]] + cut[net["training"], net["sparsity"], net["seed"]]
+
+    return flat.assign(all=flat.apply(total, axis=1)).set_index(["training", "recipe", "sparsity", "seed"])
+
+
+def hardened(rows):
+    """Return `measures` of the networks trained on attacked inputs, by the stronger of both losses, and "macs"."""
+    part = rows[rows["training"].str.startswith("adversarial")]
+    macs = part[(part["metric"] == "macs") & (part["members"] == 1)].groupby(NETWORK)["value"].mean()
+    return measures(part[part["members"].isna()]).assign(macs=macs)
+
+
+def from_scratch(p, rows, *, margin=1.0):
+    """Return the Findings of the control of claim C3: shrunk networks against those of their shapes, newly trained."""
+    table = ensembles(rows)
+    standard = table[table.index.get_level_values("training") == "standard"]
+    members = standard.index.get_level_values("members")
+    compared = {
+        "one network": standard[members == 1],
+        f"ensemble of {p.members}": standard[members == p.members],
+        "adversarial training": hardened(rows),
+        "randomized smoothing": certificates(rows),
+    }
+    found = []
+    for subject, own in compared.items():
+        for measure in own.columns:
+            if (
+                not measure.startswith(("clean", "PGD", "msp", "disagreement", "certified", "accuracy"))
+                or own[measure].isna().all()
+            ):
+                continue
+            control = own[own.index.get_level_values("recipe") == "from scratch"]
+            sizes = control.index.unique("sparsity")
+            at = own[own.index.get_level_values("sparsity").isin(sizes)]
+            recipes = [r for r in at.index.unique("recipe") if r.endswith("shrunk")]
+            families = against(
+                at, measure, lambda s, c=control, m=measure: by_seed(c, m, sparsity=float(s)), of=recipes
+            )  # fmt: skip
+            question = "shrunk against from scratch at the same size"
+            found += [_finding("C3", question, subject, measure, family, margin) for family in families.values()]
+    return found
 
 
 def structure(p, rows, *, margin=1.0):
@@ -290,13 +423,9 @@ def structure(p, rows, *, margin=1.0):
     standard = table.index.get_level_values("training") == "standard"
     quality = [c for c in table.columns if c.startswith(("clean", "PGD", "msp", "disagreement"))]
     keeps("shrunk as good as dense", f"ensemble of {p.members}", table[several & standard], quality)
-    hardened = table[~standard]
-    keeps(
-        "shrunk as good as dense",
-        "adversarial training",
-        hardened,
-        [c for c in quality if c.startswith(("clean", "PGD"))],
-    )
+    robust = hardened(rows)
+    accuracies = [c for c in robust.columns if c.startswith(("clean", "PGD"))]
+    keeps("shrunk as good as dense", "adversarial training", robust, accuracies)
     keeps("shrunk as good as dense", "randomized smoothing", certificates(rows), ["certified", "accuracy"])
     scored = rows[rows["task"].isin(FAMILIES) & rows["members"].isna()]
     detected = measures(scored)

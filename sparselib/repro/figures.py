@@ -223,13 +223,14 @@ class Subnetworks(Parameters):
     number, notebook, claim = 3, "03_subnetworks_without_training", "C2"
     defaults: ClassVar[dict] = {
         p: {
-            "width": w, "mask_sparsities": s, "mask_epochs": e, "eps": eps, "noise": 0.4, "outliers": "permuted",
+            "width": w, "mask_sparsities": s, "mask_epochs": e, "mask_lr": 3e-3, "eps": eps, "noise": 0.4,
+            "outliers": "permuted",
             "objectives": ["clean", "adversarial", "shift", "outlier"], "shifts": shifts, "severity": 4,
-            "detectors": ["msp", "sensnorm"], "attack_steps": 40, "attack_samples": n,
+            "detectors": ["msp", "sensnorm"], "attack_steps": 20, "attack_samples": n,
             "anomalies": [f"pgd:{eps:g}", "gaussian_noise:4", *near, "mixed", "textures"],
         }
         for p, w, s, e, eps, n, near, shifts in (
-            ("digits", 32, [0.7, 0.9], 12, 0.1, 240, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("digits", 32, [0.9], 12, 0.1, 240, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("mnist", 16, [0.9], 2, 0.1, 320, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("cifar10", 64, [0.9], 10, 2 / 255, 1000, ["svhn"], ["gaussian_noise", "impulse_noise", "fog", "jpeg"]),
         )
@@ -238,6 +239,7 @@ class Subnetworks(Parameters):
     seeds: Seeds
     mask_sparsities: Sparsities = Field(description="fractions of weights that the masks remove")
     mask_epochs: Count = Field(description="epochs of learning a mask")
+    mask_lr: Radius = Field(description="learning rate of the scores that a mask is chosen by")
     objectives: Objectives = Field(description="what masks are learnt for")
     eps: Radius = Field(description="radius of the attacks in L∞, in learning and in the test")
     noise: Radius = Field(description="standard deviation of the noise of the objective shift")
@@ -259,7 +261,10 @@ class Subnetworks(Parameters):
 
             def learnt(objective, base=dense, usual=usual, **more):
                 kind = self.outliers if objective == "outlier" else None
-                return Masked(dense=base, objective=objective, outliers=kind, epochs=self.mask_epochs, **usual, **more)
+                return Masked(
+                    dense=base, objective=objective, outliers=kind, epochs=self.mask_epochs, lr=self.mask_lr,
+                    **usual, **more,
+                )  # fmt: skip
 
             found += [learnt(objective) for objective in self.objectives]
             found += [
@@ -289,29 +294,24 @@ class StructureAndCost(Parameters):
     number, notebook, claim = 4, "04_structured_sparsity_and_cost", "C3"
     defaults: ClassVar[dict] = {
         p: {
-            "recipe": "magnitude after units",
-            "unit_sparsities": s,
-            "finetune_epochs": f,
-            "members": m,
-            "eps": eps,
-            "sigma": 0.25,
-            "radius": 0.25,
-            "certify_n": n,
-            "certify_samples": c,
-            "anomalies": [f"pgd:{eps:g}", "rotate:4", *near, "mixed", "textures"],
+            **scale, "recipe": "magnitude after units", "unit_sparsities": s, "scratch_sparsities": scratch,
+            "finetune_epochs": f, "lr": lr, "members": m, "eps": eps, "sigma": 0.25, "radius": 0.25,
+            "certify_n": n, "certify_samples": c, "anomalies": [f"pgd:{eps:g}", "rotate:4", *near, "mixed", "textures"],
             "gradient_detectors": ["msp", "gradnorm layers=all", "sensnorm layers=all", "profile"],
         }
-        for p, s, f, m, eps, n, c, near in (
-            ("digits", [0.5, 0.7, 0.9], 10, 5, 0.1, 500, 80, ["heldout"]),
-            ("mnist", [0.7, 0.9], 2, 3, 0.1, 200, 60, ["heldout"]),
-            ("cifar10", [0.5, 0.7, 0.9], 10, 5, 2 / 255, 1000, 200, ["svhn"]),
+        for p, scale, s, scratch, f, lr, m, eps, n, c, near in (
+            ("digits", {"epochs": 12}, [0.7, 0.9], [0.7], 8, 0.01, 5, 0.1, 500, 80, ["heldout"]),
+            ("mnist", {}, [0.7, 0.9], [0.7, 0.9], 2, 2e-3, 3, 0.1, 200, 60, ["heldout"]),
+            ("cifar10", {}, [0.5, 0.7, 0.9], [0.5, 0.7, 0.9], 10, 2e-3, 5, 2 / 255, 1000, 200, ["svhn"]),
         )
-    }
+    }  # fmt: skip
 
     seeds: Seeds
     recipe: str = Field(description="how units are removed: <criterion> <when> units")
     unit_sparsities: Sparsities = Field(description="fractions of weights removed with whole units")
+    scratch_sparsities: list[Sparsity] = Field(description="those of them whose sizes are also trained from scratch")
     finetune_epochs: Finetuning
+    lr: Radius = Field(description="highest learning rate of every training: dense, after pruning, from scratch")
     members: Count = Field(description="networks in an ensemble")
     eps: Radius = Field(description="radius of the attacks in L∞, in adversarial training and in the test")
     sigma: Radius = Field(description="standard deviation of the smoothing noise, in training and in certificates")
@@ -321,14 +321,21 @@ class StructureAndCost(Parameters):
     anomalies: Anomalies = Field(description="kinds of anomaly")
     gradient_detectors: Detectors = Field(description="detectors whose cost and quality are measured")
 
+    @model_validator(mode="after")
+    def _controls_of_shrunk_networks(self):
+        sizes = [sparsity for sparsity in self.unit_sparsities if sparsity]
+        if not set(self.scratch_sparsities) <= set(sizes):
+            raise ValueError(f"scratch_sparsities must be among unit_sparsities {sizes}, got {self.scratch_sparsities}")
+        return self
+
     def family(self, seed, **changed):
-        """Return [dense, shrunk…, from scratch…]: one network at every size, and the control of each size."""
-        dense = self.trained(seed, **changed)
-        shrunk = [
-            Shrunk(pruned=pruned(dense, self.recipe, sparsity, self.finetune_epochs))
+        """Return [dense, shrunk…, from scratch…]: one network at every size, and the control of some sizes."""
+        dense = self.trained(seed, lr=self.lr, **changed)
+        shrunk = {
+            sparsity: Shrunk(pruned=pruned(dense, self.recipe, sparsity, self.finetune_epochs, lr=self.lr))
             for sparsity in filter(None, self.unit_sparsities)
-        ]  # fmt: skip
-        return [dense, *shrunk, *(Scratch(shrunk=net) for net in shrunk)]
+        }  # fmt: skip
+        return [dense, *shrunk.values(), *(Scratch(shrunk=shrunk[sparsity]) for sparsity in self.scratch_sparsities)]
 
     def cells(self):
         found = []
@@ -337,17 +344,19 @@ class StructureAndCost(Parameters):
             usual = {"eps": self.eps, "anomalies": tuple(self.anomalies)}
             for members in zip(*families, strict=True):
                 found += [Ensembled(members=members[:1], **usual), Ensembled(members=members, **usual)]
-            found += [net for family in families for net in family]
+            others = [self.family(seed, noise=self.sigma), self.family(seed, adversarial=self.eps)]
+            for net in (net for family in (*families, *others) for net in family):
+                found += [net.pruned, net] if isinstance(net, Shrunk) else [net]  # both, for what they cost to make
             for net in families[0][: 1 + len(self.unit_sparsities)]:
                 for text in self.gradient_detectors:
                     name, options = detector(text)
                     found.append(Scored(model=net, detector=name, options=options))
                 found += _detections([net], self.gradient_detectors, self.anomalies)
-            for net in self.family(seed, noise=self.sigma):
+            for net in others[0]:
                 options = {"sigma": self.sigma, "n": self.certify_n, "limit": self.certify_samples}
-                found += [net, Certified(model=net, radius=self.radius, **options)]
-            for net in self.family(seed, adversarial=self.eps):
-                found += [net, Attacked(model=net, attack="pgd", eps=self.eps), Ensembled(members=(net,), **usual)]
+                found.append(Certified(model=net, radius=self.radius, **options))
+            for net in others[1]:
+                found += [Attacked(model=net, attack="pgd", eps=self.eps), Ensembled(members=(net,), **usual)]
         return found
 
 
@@ -394,10 +403,10 @@ class Sensnorm(Parameters):
     fresh_seeds: Limit = Field(description="so many further seeds (100, 101, …) confirm the profile; 0: none")
 
     def networks(self):
-        """Return every sparsity of every seed, the dense one at sparsity 0."""
+        """Return the dense network of every seed, and the sparse ones made from it."""
         return [
             pruned(self.trained(seed), self.recipe, sparsity, self.finetune_epochs)
-            for seed in self.seed_list() for sparsity in self.sparsities
+            for seed in self.seed_list() for sparsity in dict.fromkeys([0.0, *self.sparsities])
         ]  # fmt: skip
 
     def fresh(self):

@@ -196,8 +196,10 @@ class Ensembled(Cell):
         test, seed = inliers(chosen, "test"), self.members[0].seed
         x, y = _on(nets[0], test.x), _on(nets[0], test.y)
         logits = training.logits(net, x)
-        attacked = attacks.pgd(net, x, y, self.eps, steps=STEPS, early_stop=True, seed=seed)
-        robust = training.logits(net, attacked).argmax(1) == y
+        robust = logits.argmax(1) == y
+        for loss in attacks.LOSSES:  # the stronger of both, for each image
+            attacked = attacks.pgd(net, x, y, self.eps, loss=loss, steps=STEPS, early_stop=True, seed=seed)
+            robust &= training.logits(net, attacked).argmax(1) == y
         batch = _on(nets[0], _batch(chosen))
         cost = [metrics.cost(member, batch, repeats=self.repeats) for member in nets]
         rows = [

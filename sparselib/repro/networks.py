@@ -183,6 +183,7 @@ class Masked(Derived):
     noise: float = 1.0
     outliers: str | None = None  # a kind of synthetic outliers, taken from the training half of each kind
     epochs: int
+    lr: float = 3e-3
     scope: str = "layer"
     init: str = "hydra"
     batch_norm: str = "frozen"
@@ -211,8 +212,8 @@ class Masked(Derived):
         outliers = self.outliers and data.outliers(self.outliers, train, seed=self.seed, split="train")
         net = subnetworks.search(
             load(self.dense), train, self.sparsity, objective=self.objective, outliers=outliers or None, eps=self.eps,
-            noise=self.noise, epochs=self.epochs, batch_size=self.dense.batch_size, scope=self.scope, init=self.init,
-            batch_norm=self.batch_norm, seed=self.seed, progress=False,
+            noise=self.noise, epochs=self.epochs, batch_size=self.dense.batch_size, lr=self.lr, scope=self.scope,
+            init=self.init, batch_norm=self.batch_norm, seed=self.seed, progress=False,
         )  # fmt: skip
         return [*self._rows(net), row("pruning", "achieved", "sparsity", pruning.sparsity(net))], net
 

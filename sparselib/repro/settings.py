@@ -114,16 +114,17 @@ def filled(model, profile, **given):
     return model(profile=profile, **{**scale, **model.defaults[profile], **given})
 
 
-def pruned(dense, recipe, sparsity, epochs):
+def pruned(dense, recipe, sparsity, epochs, **changed):
     """Return the network that a recipe makes of `dense`, trained on for `epochs`; at sparsity 0 it is `dense` itself.
 
     A recipe is a text "<criterion> <when>", or "<criterion> <when> units" for structured pruning: "magnitude after".
+    `changed`: further fields of `Pruned`.
     """
     if not sparsity:
         return dense
     criterion, when, *units = recipe.split()
     return Pruned(
-        dense=dense, criterion=criterion, when=when, structured=bool(units), sparsity=sparsity, epochs=epochs
+        dense=dense, criterion=criterion, when=when, structured=bool(units), sparsity=sparsity, epochs=epochs, **changed
     )  # fmt: skip
 
 
