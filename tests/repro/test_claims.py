@@ -137,3 +137,69 @@ def test_tables_and_sentences_say_what_was_found():
 
 def test_families_follow_from_the_anomalies():
     assert claims.families(P) == ["attacks", "outliers"]
+
+
+def test_masks_are_named_in_order_and_compared_with_untrained_weights():
+    rows = pd.concat([
+        _rows("dense", 0.0, 0.9),
+        _rows("mask random", 0.9, 0.3),
+        _rows("mask magnitude, batch norm restated", 0.9, 0.8),
+        _rows("mask adversarial", 0.9, 0.85),
+        _rows("mask adversarial", 0.5, 0.1),
+        _rows("mask adversarial of untrained weights", 0.9, 0.4, epochs=0),
+    ])  # fmt: skip
+    shown = claims.masks(rows, ["shifts, mean", "clean"], 0.9)
+    names = ["dense", "learnt: adversarial", "learnt: adversarial, untrained", "magnitude, restated", "random"]
+    assert list(shown["network"].unique()) == names
+    assert list(shown["measure"].unique()) == ["shifts, mean", "clean"]
+    assert set(shown["sparsity"]) == {0.0, 0.9}
+    (clean,) = (f for f in claims.pretraining(P, rows) if f.measure == "clean")
+    assert clean.verdict == "supported"
+    assert clean.best.mean == pytest.approx(45)
+
+
+def _family(training="standard", **more):
+    return [
+        _rows("dense", 0.0, 0.9, training=training, **more),
+        _rows("magnitude shrunk", 0.7, 0.85, training=training, **more),
+        _rows("from scratch", 0.7, 0.88, training=training, **more),
+    ]
+
+
+def test_a_shrunk_network_costs_its_parents_too():
+    made = [("dense", 0.0, 8.0), ("magnitude after units", 0.7, 4.0), ("magnitude shrunk", 0.7, 1.0)]
+    made += [("from scratch", 0.7, 6.0)]
+    rows = pd.concat(_rows(r, s, 0.9).assign(seconds=t, key=f"{r} {s}") for r, s, t in made)
+    rows["key"] += rows["seed"].astype(str)
+    total = claims.networks_made(rows)["all"].groupby(["recipe"]).mean()
+    assert total.to_dict() == {
+        "dense": 8.0, "from scratch": 6.0, "magnitude after units": 4.0, "magnitude shrunk": 13.0,
+    }  # fmt: skip
+
+
+def test_shrunk_networks_are_compared_with_their_size_from_scratch():
+    def members(rows, count):
+        rows = rows[rows["task"] != "shift"]
+        cost = rows[rows["metric"] == "weights"].assign(metric="macs", value=count * 10.0)
+        return pd.concat([rows[~rows["metric"].isin(["weights", "accuracy_ce"])], cost]).assign(members=count)
+
+    certified = [
+        rows[rows["metric"].isin(["accuracy", "weights"]) & (rows["condition"].isin(["clean", "network"]))].assign(
+            task="certificate", metric=metric, condition="σ 0.25, n 500"
+        )
+        for rows in _family("noise 0.25") for metric in ("certified", "accuracy", "abstained")
+    ]  # fmt: skip
+    robust = _family("adversarial 0.1")
+    rows = pd.concat(
+        [members(r, n) for r in _family() for n in (1, 5)] + robust + [members(r, 1) for r in robust] + certified,
+        ignore_index=True,
+    )
+    found = {(f.subject, f.measure): f for f in claims.from_scratch(SimpleNamespace(members=5), rows)}
+    assert found["one network", "clean"].verdict == "contradicted"
+    assert found["ensemble of 5", "clean"].best.mean == pytest.approx(-3)
+    assert found["adversarial training", "PGD linf 0.1"].best.mean == pytest.approx(-3)
+    lines = claims.by_cost(claims.hardened(rows), ["clean"])
+    assert lines.groupby("method")["recipe"].unique().map(set).to_dict() == {
+        "shrunk": {"dense", "magnitude shrunk"}, "from scratch": {"dense", "from scratch"},
+    }  # fmt: skip
+    assert (lines["macs"] == 10).all()
