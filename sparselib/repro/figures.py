@@ -17,11 +17,13 @@ from sparselib.repro.settings import (
     Objectives,
     Parameters,
     Radii,
-    Radius,
+    Positive,
+    Recipe,
     Recipes,
     Shifts,
     Sparsities,
     Sparsity,
+    Synthetic,
     detector,
     filled,
     pruned,
@@ -169,7 +171,7 @@ class Robustness(SparsityGrid):
     eps_l2: Radii = Field(description="radii of the attacks in L2")
     attack_steps: Count = Field(description="steps of PGD")
     attack_samples: Count = Field(description="attack so many test images")
-    autoattack_eps: Radius = Field(description="radius of AutoAttack, in L∞")
+    autoattack_eps: Positive = Field(description="radius of AutoAttack, in L∞")
     autoattack_samples: Limit = Field(description="AutoAttack so many test images; 0: none")
     autoattack_sparsity: Sparsity = Field(description="AutoAttack the dense network and the first recipe so sparse")
     shifts: Shifts = Field(description="kinds of distribution shift")
@@ -231,7 +233,7 @@ class Subnetworks(Parameters):
         }
         for p, w, s, e, eps, n, near, shifts in (
             ("digits", 32, [0.9], 12, 0.1, 240, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
-            ("mnist", 16, [0.9], 2, 0.1, 320, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("mnist", 16, [0.9], 2, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("cifar10", 64, [0.9], 10, 2 / 255, 1000, ["svhn"], ["gaussian_noise", "impulse_noise", "fog", "jpeg"]),
         )
     }  # fmt: skip
@@ -239,17 +241,23 @@ class Subnetworks(Parameters):
     seeds: Seeds
     mask_sparsities: Sparsities = Field(description="fractions of weights that the masks remove")
     mask_epochs: Count = Field(description="epochs of learning a mask")
-    mask_lr: Radius = Field(description="learning rate of the scores that a mask is chosen by")
+    mask_lr: Positive = Field(description="learning rate of the scores that a mask is chosen by")
     objectives: Objectives = Field(description="what masks are learnt for")
-    eps: Radius = Field(description="radius of the attacks in L∞, in learning and in the test")
-    noise: Radius = Field(description="standard deviation of the noise of the objective shift")
-    outliers: str = Field(description="synthetic outliers of the objective outlier, not to be tested on")
+    eps: Positive = Field(description="radius of the attacks in L∞, in learning and in the test")
+    noise: Positive = Field(description="standard deviation of the noise of the objective shift")
+    outliers: Synthetic = Field(description="synthetic outliers of the objective outlier, not to be tested on")
     shifts: Shifts = Field(description="kinds of distribution shift")
     severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
     detectors: Detectors = Field(description="detectors, with options if any")
     anomalies: Anomalies = Field(description="kinds of anomaly")
     attack_steps: Count = Field(description="steps of PGD")
     attack_samples: Count = Field(description="attack so many test images")
+
+    @model_validator(mode="after")
+    def _outliers_unseen(self):
+        if self.outliers in self.anomalies:
+            raise ValueError(f"outliers must not be among the anomalies that are tested on, got {self.outliers!r}")
+        return self
 
     def masks(self, seed):
         """Return the networks under a mask: learnt, and the controls, which are not; all of the same dense one."""
@@ -301,28 +309,30 @@ class StructureAndCost(Parameters):
         }
         for p, scale, s, scratch, f, lr, m, eps, n, c, near in (
             ("digits", {"epochs": 12}, [0.7, 0.9], [0.7], 8, 0.01, 5, 0.1, 500, 80, ["heldout"]),
-            ("mnist", {}, [0.7, 0.9], [0.7, 0.9], 2, 2e-3, 3, 0.1, 200, 60, ["heldout"]),
+            ("mnist", {"train_limit": 2000, "test_limit": 400}, [0.8], [0.8], 2, 5e-3, 3, 0.1, 200, 60, ["heldout"]),
             ("cifar10", {}, [0.5, 0.7, 0.9], [0.5, 0.7, 0.9], 10, 2e-3, 5, 2 / 255, 1000, 200, ["svhn"]),
         )
     }  # fmt: skip
 
     seeds: Seeds
-    recipe: str = Field(description="how units are removed: <criterion> <when> units")
+    recipe: Recipe = Field(description="how units are removed: <criterion> <when> units")
     unit_sparsities: Sparsities = Field(description="fractions of weights removed with whole units")
     scratch_sparsities: list[Sparsity] = Field(description="those of them whose sizes are also trained from scratch")
     finetune_epochs: Finetuning
-    lr: Radius = Field(description="highest learning rate of every training: dense, after pruning, from scratch")
+    lr: Positive = Field(description="highest learning rate of every training: dense, after pruning, from scratch")
     members: Count = Field(description="networks in an ensemble")
-    eps: Radius = Field(description="radius of the attacks in L∞, in adversarial training and in the test")
-    sigma: Radius = Field(description="standard deviation of the smoothing noise, in training and in certificates")
-    radius: Radius = Field(description="L2 radius at which accuracy is certified")
+    eps: Positive = Field(description="radius of the attacks in L∞, in adversarial training and in the test")
+    sigma: Positive = Field(description="standard deviation of the smoothing noise, in training and in certificates")
+    radius: Positive = Field(description="L2 radius at which accuracy is certified")
     certify_n: Count = Field(description="noisy copies of each image for a certificate")
     certify_samples: Count = Field(description="certify so many test images")
     anomalies: Anomalies = Field(description="kinds of anomaly")
     gradient_detectors: Detectors = Field(description="detectors whose cost and quality are measured")
 
     @model_validator(mode="after")
-    def _controls_of_shrunk_networks(self):
+    def _whole_units_and_their_controls(self):
+        if not self.recipe.endswith(" units"):
+            raise ValueError(f"recipe must remove whole units ('<criterion> <when> units'), got {self.recipe!r}")
         sizes = [sparsity for sparsity in self.unit_sparsities if sparsity]
         if not set(self.scratch_sparsities) <= set(sizes):
             raise ValueError(f"scratch_sparsities must be among unit_sparsities {sizes}, got {self.scratch_sparsities}")
@@ -375,26 +385,25 @@ class Sensnorm(Parameters):
                 f"pgd:{eps:g}", "gaussian_noise:4", "rotate:4", *near, "mixed", "textures", "uniform", "inverted",
             ],
             "ablation": [
-                "sensnorm norm=1", "sensnorm norm=5", "sensnorm norm=inf", "sensnorm layers=all",
+                *second_order, "sensnorm norm=1", "sensnorm norm=5", "sensnorm norm=inf", "sensnorm layers=all",
                 "sensnorm layers=all norm=1", "sensnorm layers=all norm=5", "sensnorm layers=all aggregate=mean",
                 "sensnorm target=logit", "sensnorm target=uniform", "sensnorm per_loss=true",
                 "sensnorm reference=train", "sensnorm reference=train standardise=true", "sensnorm views=4",
-                "sensnorm criterion=snap", "sensnorm criterion=snap layers=all", "sensnorm criterion=crop",
-                "sensnorm criterion=grasp",
+                "sensnorm criterion=snap", "sensnorm criterion=snap layers=all",
             ],
             "fresh_seeds": fresh,
         }
-        for p, f, eps, near, fresh in (
-            ("digits", 10, 0.1, ["heldout"], 5),
-            ("mnist", 2, 0.1, ["heldout"], 3),
-            ("cifar10", 10, 2 / 255, ["svhn", "cifar100"], 3),
+        for p, f, eps, near, fresh, second_order in (
+            ("digits", 10, 0.1, ["heldout"], 5, ["sensnorm criterion=crop", "sensnorm criterion=grasp"]),
+            ("mnist", 2, 0.1, ["heldout"], 3, []),
+            ("cifar10", 10, 2 / 255, ["svhn", "cifar100"], 3, []),
         )
     }  # fmt: skip
     FRESH: ClassVar[int] = 100  # the first of the fresh seeds
     CONFIRMED: ClassVar[tuple] = ("msp", "mahalanobis", "knn", "sensnorm", "profile")  # with these detectors
 
     seeds: Seeds
-    recipe: str = Field(description="how the sparse networks are made: <criterion> <when>")
+    recipe: Recipe = Field(description="how the sparse networks are made: <criterion> <when>")
     sparsities: Sparsities = Field(description="fractions of weights removed")
     finetune_epochs: Finetuning
     detectors: Detectors = Field(description="detectors to compare, with options if any")

@@ -181,11 +181,13 @@ def _list(item, check=None, least=1):
     return Annotated[list[item], Field(min_length=least), AfterValidator(_distinct)]
 
 
-Radius = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 Sparsities = _list(Sparsity)
-Radii = _list(Radius, least=0)
+Radii = _list(Positive, least=0)
+Recipe = Annotated[str, AfterValidator(_recipe)]
 Recipes = _list(str, _recipe)
 Shifts = _list(str, partial(_known, "shift", shifts.KINDS))
 Detectors = _list(str, _detector)
 Anomalies = _list(str, _anomaly)
+Synthetic = Annotated[str, AfterValidator(partial(_known, "outliers", tuple(data.SYNTHETIC)))]
 Objectives = _list(str, partial(_known, "objective", subnetworks.OBJECTIVES))
