@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationError, field_validator, model_validator
 
 from sparselib import checks
 from sparselib.repro.measurements import Attacked, Certified, Detection, Ensembled, Scored, Shifted
@@ -16,8 +16,8 @@ from sparselib.repro.settings import (
     Limit,
     Objectives,
     Parameters,
-    Radii,
     Positive,
+    Radii,
     Recipe,
     Recipes,
     Shifts,
@@ -26,6 +26,7 @@ from sparselib.repro.settings import (
     Synthetic,
     detector,
     filled,
+    in_one_line,
     pruned,
 )
 
@@ -281,7 +282,8 @@ class Subnetworks(Parameters):
             ]  # fmt: skip
             if sparsity == max(self.mask_sparsities):
                 first = "adversarial" if "adversarial" in self.objectives else self.objectives[0]
-                found += [learnt(first, batch_norm="restated"), learnt(first, base=blank, init="edge-popup")]
+                restated = {"batch_norm": "restated"}  # the statistics of an untrained network say nothing
+                found += [learnt(first, **restated), learnt(first, base=blank, init="edge-popup", **restated)]
         return found
 
     def networks(self):
@@ -453,13 +455,18 @@ class Verdict(Parameters):
     @field_validator("figures")
     @classmethod
     def _known_figures(cls, values):
-        for name in values:
-            checks.choice("figure", name, [model.notebook for model in CLAIMS])
+        for name, changed in values.items():
+            model = next(m for m in CLAIMS if m.notebook == checks.choice("figure", name, [m.notebook for m in CLAIMS]))
+            for parameter in changed:
+                checks.choice(f"parameter of {name}", parameter, list(model.model_fields))
         return values
 
     @model_validator(mode="after")
     def _sound_figures(self):
-        self.judged()
+        try:
+            self.judged()
+        except ValidationError as error:
+            raise ValueError(in_one_line(error, next(m for m in CLAIMS if m.__name__ == error.title))) from None
         return self
 
     def judged(self):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sparselib import checks
 from sparselib.repro import figures, lessons
-from sparselib.repro.settings import PROFILES, ParameterError, filled
+from sparselib.repro.settings import PROFILES, ParameterError, filled, in_one_line
 
 __all__ = ["FIGURES", "LESSONS", "PAGES", "PROFILES", "ParameterError"]
 
@@ -52,12 +52,7 @@ def resolve(model, values):
     try:
         return filled(model, profile, **given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] != "value_error":  # those name the value already
-            message += f", got {first['input']!r}"
-        raise ParameterError(f"parameter {where!r} of {model.notebook}: {message}") from None
+        raise ParameterError(in_one_line(error, model)) from None
     except ValueError as error:
         raise ParameterError(str(error)) from None
 

@@ -114,6 +114,16 @@ def filled(model, profile, **given):
     return model(profile=profile, **{**scale, **model.defaults[profile], **given})
 
 
+def in_one_line(error, model):
+    """Return what a ValidationError of a page's parameters says first: the parameter, what is allowed, the value."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] != "value_error":  # those name the value already
+        message += f", got {first['input']!r}"
+    return f"parameter {where!r} of {model.notebook}: {message}" if where else f"{model.notebook}: {message}"
+
+
 def pruned(dense, recipe, sparsity, epochs, **changed):
     """Return the network that a recipe makes of `dense`, trained on for `epochs`; at sparsity 0 it is `dense` itself.
 

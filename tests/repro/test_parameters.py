@@ -4,6 +4,7 @@ import pytest
 from sparselib.repro import gates, notebooks
 from sparselib.repro import parameters as typed
 from sparselib.repro.figure import rerun_command
+from sparselib.repro.networks import weight_count
 
 SENSNORM = typed.FIGURES["05_sensnorm"]
 
@@ -45,6 +46,58 @@ def test_bad_parameters_are_one_line(values, message):
     with pytest.raises(typed.ParameterError, match=message) as caught:
         typed.resolve(SENSNORM, values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, values, message",
+    [
+        (1, {"recipes": ["magntude after"]}, "unknown criterion 'magntude'; did you mean 'magnitude'"),
+        (1, {"recipes": ["magnitude aftr"]}, "unknown when 'aftr'; did you mean 'after'"),
+        (1, {"recipes": ["snip"]}, "unknown when ''"),
+        (1, {"recipes": ["snip before layers"]}, "recipe must be '<criterion> <when>'"),
+        (1, {"recipes": ["snip before", "snip before"]}, "must not name anything twice"),
+        (1, {"severity": 6}, "less than or equal to 5, got 6"),
+        (1, {"shifts": ["fogg"]}, "unknown shift 'fogg'; did you mean 'fog'"),
+        (2, {"anomalies": ["pgd"]}, "needs a strength: pgd:0.1"),
+        (2, {"detectors": ["sensnorm layer=all"]}, "detector 'sensnorm layer=all': .*layer"),
+        (2, {"detectors": ["sensnorm layers"]}, "must be '<name> <option>=<value>"),
+        (3, {"outliers": "textures"}, "must not be among the anomalies"),
+        (3, {"objectives": ["cleen"]}, "unknown objective 'cleen'; did you mean 'clean'"),
+        (4, {"recipe": "magnitude after"}, "recipe must remove whole units"),
+        (4, {"unit_sparsities": [0.5]}, "scratch_sparsities must be among unit_sparsities"),
+        (6, {"figures": {"01_sparsity": {}}}, "did you mean '01_sparsity_and_robustness'"),
+        (6, {"figures": {"05_sensnorm": {"sedes": 2}}}, "did you mean 'seeds'"),
+        (6, {"figures": {"05_sensnorm": {"fresh_seeds": -1}}}, "parameter 'fresh_seeds' of 05_sensnorm: .*got -1"),
+        (6, {"margin": -1}, "greater than or equal to 0, got -1"),
+    ],
+)
+def test_bad_settings_of_figures_are_one_line(name, values, message):
+    with pytest.raises(typed.ParameterError, match=message) as caught:
+        typed.resolve(typed.figure(name), values)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_verdict_judges_the_figures_as_they_are_set():
+    given = {"seeds": 2, "sparsities": [0.5], "unit_sparsities": [0.7], "anomalies": ["uniform"]}
+    pages = {p.notebook: p for p in typed.resolve_all(list(typed.FIGURES.values()), "digits", given)}
+    judged = pages["06_verdict"].judged()
+    assert judged == {name: page for name, page in pages.items() if name in judged} and len(judged) == 5
+    assert judged["01_sparsity_and_robustness"].seeds == 2 and judged["05_sensnorm"].sparsities == [0.5]
+    with pytest.raises(typed.ParameterError, match="unknown parameter 'sedes' of any page; did you mean 'seeds'"):
+        typed.resolve_all(list(typed.FIGURES.values()), "digits", {"sedes": 2})
+
+
+def test_narrow_and_wide_networks_have_the_same_number_of_weights():
+    p = typed.resolve(typed.figure(1), {"recipes": ["magnitude after"], "narrow_widths": [4, 8], "wide_width": 16})
+    *pairs, (wide,) = p.same_size(0)
+    assert [narrow.width for narrow, _ in pairs] == [4, 8] and wide.width == 16
+    for narrow, sparse in pairs:
+        left = round((1 - sparse.sparsity) * weight_count(wide))
+        assert sparse.dense == wide and left == weight_count(narrow)
+    names = p.noisy_labels(0)
+    assert {"dense", "stopped early", "weight decay", "narrow"} < set(names)
+    sparse = [net for name, net in names.items() if net is not net.origin]
+    assert sparse and all(net.dense.epochs + net.epochs == p.noisy_epochs for net in sparse)
 
 
 def test_figures_go_by_number_name_and_path():
