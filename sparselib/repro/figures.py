@@ -446,6 +446,7 @@ class Verdict(Parameters):
 
     number, notebook, claim = 6, "06_verdict", "C1–C4"
     publishable: ClassVar[bool] = False
+    reads: ClassVar[tuple] = tuple(model.notebook for model in CLAIMS)  # whose published rows it shows
     defaults: ClassVar[dict] = {profile: {"margin": 1.0, "figures": {}} for profile in PROFILES}
 
     seeds: Seeds
