@@ -150,6 +150,7 @@ def against_cost(rows, *, cost, series, xlabel, ylabel, panels=None, wrap=2, cha
                     linewidth=1.3, elinewidth=1, capsize=2.5, color=colours[k % len(colours)], label=kind,
                 )  # fmt: skip
             low, high = axis.get_ylim()
+            low = low if chance is None else min(low, chance - 2)
             lowest = number + across >= len(names)
             axis.set(xscale="log", xlabel=xlabel if lowest else "", ylabel=ylabel, title=name or "")
             axis.tick_params(labelbottom=lowest)
