@@ -17,7 +17,8 @@ SMALL = {
     "narrow_widths": "[3]", "noisy_width": 4, "noisy_epochs": 2, "noisy_recipes": "[random before]",
     "noisy_sparsities": "[0.5]", "eps_linf": "[0.1]", "eps_l2": "[]", "attack_steps": 2, "attack_samples": 32,
     "autoattack_samples": 0, "shifts": "[fog]", "mask_sparsities": "[0.5]", "mask_epochs": 1,
-    "objectives": "[clean]", "members": 2, "unit_sparsities": "[0.5]", "scratch_sparsities": "[0.5]", "certify_n": 20, "certify_samples": 8,
+    "objectives": "[clean]", "members": 2, "unit_sparsities": "[0.5]", "scratch_sparsities": "[0.5]",
+    "certify_n": 20, "certify_samples": 8,
     "gradient_detectors": "[msp,gradnorm layers=all]", "ablation": "[sensnorm norm=1]", "fresh_seeds": 2,
 }  # fmt: skip
 PAGES = 15
