@@ -53,11 +53,11 @@ class SparsityGrid(Parameters):
     grid: ClassVar[dict] = {
         "digits": {
             "recipes": [
-                "magnitude after", "random after", "snip before", "grasp before", "synflow before",
-                "magnitude after units", "snip after units", "snip before units",
+                "magnitude after", "crop after", "random after", "snip before", "synflow before",
+                "magnitude after units", "crop after units", "snip before units",
             ],
             "sparsities": [0.5, 0.7, 0.8, 0.9, 0.95, 0.98],
-            "finetune_epochs": 10, "wide_width": 48, "narrow_widths": [8, 16],
+            "epochs": 16, "finetune_epochs": 8, "wide_width": 48, "narrow_widths": [8, 16],
             "label_noise": 0.4, "noisy_width": 24, "noisy_epochs": 24,
             "noisy_recipes": ["random before", "snip before", "magnitude after"], "noisy_sparsities": [0.9, 0.95],
         },
@@ -145,8 +145,8 @@ class Robustness(SparsityGrid):
     defaults: ClassVar[dict] = {
         "digits": {
             **SparsityGrid.grid["digits"],
-            "eps_linf": [0.05, 0.1, 0.2], "eps_l2": [0.5], "attack_steps": 20, "attack_samples": 240,
-            "autoattack_eps": 0.1, "autoattack_samples": 48, "autoattack_sparsity": 0.9, "severity": 4,
+            "eps_linf": [0.05, 0.1], "eps_l2": [0.5], "attack_steps": 10, "attack_samples": 200,
+            "autoattack_eps": 0.1, "autoattack_samples": 24, "autoattack_sparsity": 0.9, "severity": 4,
             "shifts": ["gaussian_noise", "motion_blur", "fog", "contrast", "pixelate", "rotate", "translate", "stripe"],
         },
         "mnist": {
@@ -233,7 +233,7 @@ class Subnetworks(Parameters):
             "anomalies": [f"pgd:{eps:g}", "gaussian_noise:4", *near, "mixed", "textures"],
         }
         for p, w, s, e, eps, n, near, shifts in (
-            ("digits", 32, [0.9], 12, 0.1, 240, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("digits", 32, [0.9], 10, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("mnist", 16, [0.9], 2, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("cifar10", 64, [0.9], 10, 2 / 255, 1000, ["svhn"], ["gaussian_noise", "impulse_noise", "fog", "jpeg"]),
         )

@@ -29,7 +29,8 @@ class Durations:
 class Bar:
     """A progress bar over things of unequal length. `guess(thing)` gives the seconds that one may take, or None.
 
-    As long as there is no guess for some, no time left is shown: it would be far off.
+    Things of a kind that has not been seen yet count like the mean of those that have; no time left is shown as long as
+    that goes for more than half of what is left: it would be far off.
     """
 
     def __init__(self, things, guess, *, unit, shown=True):
@@ -59,7 +60,9 @@ class Bar:
         if self._bar.disable:
             return
         guesses = [self._guess(thing) for thing in self._left]
-        known = None not in guesses
+        seen = [g for g in guesses if g is not None]
+        known = 2 * len(seen) >= len(guesses)
+        guesses = [sum(seen) / max(1, len(seen)) if g is None else g for g in guesses]
         done = self._count - len(self._left)
         # The bar's own numbers are seconds of work: that is where its time left comes from.
         self._bar.n, self._bar.total = (self._spent, (self._spent + sum(guesses)) or 1.0) if known else (0, 1.0)
