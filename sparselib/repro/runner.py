@@ -87,8 +87,9 @@ def compute(cells, store, *, jobs=1, scheduler=None, progress=True):
 
 
 def _kind(cell):
-    """Return what the time of a cell depends on most, from the general to the particular."""
-    return (type(cell).__name__, *sorted(thing.__name__ for thing in cell.chosen()))
+    """Return what the time of a cell depends on most, from the general to the particular: its class, its choices."""
+    names = [value for _, value in cell if isinstance(value, str)]
+    return (type(cell).__name__, *names, *sorted(thing.__name__ for thing in cell.chosen()))
 
 
 def _guesses(todo, known, store):
