@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shlex
 import time
 import warnings
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+import yaml
 from IPython.display import HTML, Markdown, display
 
 from sparselib.repro import parameters as typed
@@ -208,15 +210,25 @@ def _show_own_warnings():
 
 def rerun_command(parameters):
     """Return the shell command that makes this figure again."""
-    sets = "".join(f" --set {n}='{_literal(v)}'" for n, v in typed.overrides(parameters).items())
+    changed = typed.overrides(parameters).items()
+    sets = "".join(f" --set {shlex.quote(f'{name}={_literal(value)}')}" for name, value in changed)
     profile = "" if parameters.profile == "digits" else f" --profile {parameters.profile}"
     return f"sparselib run {parameters.folder}/{parameters.notebook}.ipynb{profile}{sets} -o out.ipynb"
 
 
 def _literal(value):
+    """Return a value as YAML on one line; texts in lists go without quotes where YAML takes them as texts."""
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(_literal(v) for v in value) + "]"
-    return "null" if value is None else str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_literal(v)}" for name, v in value.items()) + "}"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        plain = yaml.safe_load(f"[{value}]") == [value]
+    except yaml.YAMLError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _table(parameters):

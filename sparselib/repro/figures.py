@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StrictInt, ValidationError, field_validator, model_validator
 
 from sparselib import checks
-from sparselib.repro.measurements import Attacked, Certified, Detection, Ensembled, Scored, Shifted
+from sparselib.repro.measurements import Attacked, AutoAttacked, Certified, Detection, Ensembled, Scored, Shifted
 from sparselib.repro.networks import Masked, Scratch, Shrunk, weight_count
 from sparselib.repro.settings import (
     PROFILES,
@@ -21,6 +21,7 @@ from sparselib.repro.settings import (
     Recipe,
     Recipes,
     Shifts,
+    SomeSparsities,
     Sparsities,
     Sparsity,
     Synthetic,
@@ -57,7 +58,7 @@ class SparsityGrid(Parameters):
                 "magnitude after units", "crop after units", "snip before units",
             ],
             "sparsities": [0.5, 0.7, 0.8, 0.9, 0.95, 0.98],
-            "epochs": 16, "finetune_epochs": 8, "wide_width": 48, "narrow_widths": [8, 16],
+            "epochs": 16, "finetune_epochs": 8, "wide_width": 32, "narrow_widths": [8, 16],
             "label_noise": 0.4, "noisy_width": 24, "noisy_epochs": 24,
             "noisy_recipes": ["random before", "snip before", "magnitude after"], "noisy_sparsities": [0.9, 0.95],
         },
@@ -79,7 +80,7 @@ class SparsityGrid(Parameters):
 
     seeds: Seeds
     recipes: Recipes = Field(description="same width: criterion and time of pruning, units for structured")
-    sparsities: Sparsities = Field(description="same width: fractions of weights removed")
+    sparsities: SomeSparsities = Field(description="same width: fractions of weights removed")
     finetune_epochs: Finetuning
     wide_width: Count = Field(description="same size: width of the networks that are pruned to the size of narrow ones")
     narrow_widths: list[Count] = Field(description="same size: widths of the dense networks")
@@ -87,28 +88,32 @@ class SparsityGrid(Parameters):
         description="noisy labels: share of the training labels drawn anew"
     )
     noisy_width: Count = Field(description="noisy labels: width")
-    noisy_epochs: Count = Field(description="noisy labels: training epochs")
+    noisy_epochs: Annotated[StrictInt, Field(ge=2)] = Field(description="noisy labels: training epochs")
     noisy_recipes: Recipes = Field(description="noisy labels: criterion and time of pruning")
-    noisy_sparsities: Sparsities = Field(description="noisy labels: fractions of weights removed")
+    noisy_sparsities: SomeSparsities = Field(description="noisy labels: fractions of weights removed")
+
+    def dense(self, seed, **changed):
+        """Return a dense network that trains as long as a sparse one, before and after pruning together."""
+        return self.trained(seed, epochs=self.epochs + self.finetune_epochs, **changed)
 
     def same_width(self, seed):
-        """Return the dense network and its sparse ones."""
-        dense = self.trained(seed)
-        return [dense] + [
-            pruned(dense, recipe, sparsity, self.finetune_epochs)
+        """Return the dense network and its sparse ones; all train equally long."""
+        start = self.trained(seed)
+        return [self.dense(seed)] + [
+            pruned(start, recipe, sparsity, self.finetune_epochs)
             for recipe in self.recipes for sparsity in self.sparsities if sparsity
         ]  # fmt: skip
 
     def same_size(self, seed):
         """Return pairs: a narrow dense network, and a wide one pruned to as many weights; last, the wide dense one."""
-        wide = self.trained(seed, width=self.wide_width)
+        start = self.trained(seed, width=self.wide_width)
         pairs = []
         for width in self.narrow_widths:
-            narrow = self.trained(seed, width=width)
-            sparsity = round(1 - weight_count(narrow) / weight_count(wide), 6)
+            narrow = self.dense(seed, width=width)
+            sparsity = 1 - weight_count(narrow) / weight_count(start)
             if sparsity > 0:
-                pairs.append((narrow, pruned(wide, "magnitude after", sparsity, self.finetune_epochs)))
-        return [*pairs, (wide,)]
+                pairs.append((narrow, pruned(start, "magnitude after", sparsity, self.finetune_epochs)))
+        return [*pairs, (self.dense(seed, width=self.wide_width),)]
 
     def noisy_labels(self, seed):
         """Return {name: network}, all trained on noisy labels: dense, the controls, the sparse ones."""
@@ -116,7 +121,7 @@ class SparsityGrid(Parameters):
         dense = self.trained(seed, epochs=self.noisy_epochs, **usual)
         found = {
             "dense": dense,
-            "stopped early": self.trained(seed, epochs=max(1, self.noisy_epochs // 4), **usual),
+            "fewer epochs": self.trained(seed, epochs=max(1, self.noisy_epochs // 4), **usual),
             "weight decay": self.trained(seed, epochs=self.noisy_epochs, weight_decay=0.01, **usual),
             "narrow": self.trained(seed, epochs=self.noisy_epochs, **{**usual, "width": max(1, self.noisy_width // 4)}),
         }
@@ -146,13 +151,15 @@ class Robustness(SparsityGrid):
         "digits": {
             **SparsityGrid.grid["digits"],
             "eps_linf": [0.05, 0.1], "eps_l2": [0.5], "attack_steps": 10, "attack_samples": 200,
-            "autoattack_eps": 0.1, "autoattack_samples": 24, "autoattack_sparsity": 0.9, "severity": 4,
+            "autoattack_eps": 0.1, "autoattack_samples": 16, "autoattack_sparsity": 0.9, "severity": 4,
+            "curve_linf": [0.025, 0.05, 0.075, 0.1, 0.15, 0.2], "curve_l2": [0.25, 0.5, 0.75, 1.0],
             "shifts": ["gaussian_noise", "motion_blur", "fog", "contrast", "pixelate", "rotate", "translate", "stripe"],
         },
         "mnist": {
             **SparsityGrid.grid["mnist"],
             "eps_linf": [0.05, 0.1], "eps_l2": [1.0], "attack_steps": 20, "attack_samples": 200,
-            "autoattack_eps": 0.1, "autoattack_samples": 24, "autoattack_sparsity": 0.95, "severity": 4,
+            "autoattack_eps": 0.1, "autoattack_samples": 16, "autoattack_sparsity": 0.95, "severity": 4,
+            "curve_linf": [0.025, 0.05, 0.1, 0.2], "curve_l2": [0.5, 1.0, 2.0],
             "shifts": [
                 "gaussian_noise", "impulse_noise", "motion_blur", "fog", "contrast", "rotate", "translate", "stripe",
             ],
@@ -161,6 +168,7 @@ class Robustness(SparsityGrid):
             **SparsityGrid.grid["cifar10"],
             "eps_linf": [1 / 255, 2 / 255, 8 / 255], "eps_l2": [0.25], "attack_steps": 20, "attack_samples": 1000,
             "autoattack_eps": 2 / 255, "autoattack_samples": 200, "autoattack_sparsity": 0.95, "severity": 3,
+            "curve_linf": [0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255], "curve_l2": [0.125, 0.25, 0.5],
             "shifts": [
                 "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "motion_blur", "zoom_blur", "fog",
                 "brightness", "contrast", "pixelate", "jpeg", "rotate",
@@ -170,11 +178,15 @@ class Robustness(SparsityGrid):
 
     eps_linf: Radii = Field(description="radii of the attacks in L∞, in pixel units")
     eps_l2: Radii = Field(description="radii of the attacks in L2")
+    curve_linf: Radii = Field(description="a closer look at two networks a seed: radii in L∞")
+    curve_l2: Radii = Field(description="a closer look: radii in L2")
     attack_steps: Count = Field(description="steps of PGD")
     attack_samples: Count = Field(description="attack so many test images")
     autoattack_eps: Positive = Field(description="radius of AutoAttack, in L∞")
     autoattack_samples: Limit = Field(description="AutoAttack so many test images; 0: none")
-    autoattack_sparsity: Sparsity = Field(description="AutoAttack the dense network and the first recipe so sparse")
+    autoattack_sparsity: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="the closer look is at the dense network and at the first recipe so sparse"
+    )
     shifts: Shifts = Field(description="kinds of distribution shift")
     severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
 
@@ -188,15 +200,25 @@ class Robustness(SparsityGrid):
                 found += [Attacked(attack="fgsm", **usual)] if norm == "linf" else []
                 found.append(Attacked(attack="pgd", steps=self.attack_steps, **usual))
             found += [Shifted(model=net, kind=kind, severity=self.severity) for kind in self.shifts]
-        return found + self._autoattacked()
+        return found + self._closer()
 
-    def _autoattacked(self):
-        if not self.autoattack_samples:
-            return []
-        options = {"attack": "autoattack", "eps": self.autoattack_eps, "limit": self.autoattack_samples}
-        nets = [self.trained(seed) for seed in self.seed_list()]
-        nets += [pruned(n, self.recipes[0], self.autoattack_sparsity, self.finetune_epochs) for n in nets]
-        return [Attacked(model=net, **options) for net in dict.fromkeys(nets)]
+    def _closer(self):
+        """Return accuracy over many radii and under AutoAttack, of the dense network and of a sparse one."""
+        found = []
+        for seed in self.seed_list():
+            sparse = pruned(self.trained(seed), self.recipes[0], self.autoattack_sparsity, self.finetune_epochs)
+            for net in (self.dense(seed), sparse):
+                radii = [("linf", eps) for eps in self.curve_linf] + [("l2", eps) for eps in self.curve_l2]
+                found += [net] + [
+                    Attacked(
+                        model=net, attack="pgd", norm=norm, eps=eps, steps=self.attack_steps, limit=self.attack_samples
+                    )
+                    for norm, eps in radii
+                ]
+                if self.autoattack_samples:
+                    options = {"eps": self.autoattack_eps, "limit": self.autoattack_samples}
+                    found.append(AutoAttacked(model=net, steps=self.attack_steps, **options))
+        return found
 
 
 class AnomalyDetection(SparsityGrid):
@@ -240,7 +262,7 @@ class Subnetworks(Parameters):
     }  # fmt: skip
 
     seeds: Seeds
-    mask_sparsities: Sparsities = Field(description="fractions of weights that the masks remove")
+    mask_sparsities: SomeSparsities = Field(description="fractions of weights that the masks remove")
     mask_epochs: Count = Field(description="epochs of learning a mask")
     mask_lr: Positive = Field(description="learning rate of the scores that a mask is chosen by")
     objectives: Objectives = Field(description="what masks are learnt for")
@@ -283,7 +305,7 @@ class Subnetworks(Parameters):
             if sparsity == max(self.mask_sparsities):
                 first = "adversarial" if "adversarial" in self.objectives else self.objectives[0]
                 restated = {"batch_norm": "restated"}  # the statistics of an untrained network say nothing
-                found += [learnt(first, **restated), learnt(first, base=blank, init="edge-popup", **restated)]
+                found += [learnt(first, **restated), learnt(first, base=blank, **restated)]
         return found
 
     def networks(self):
@@ -318,7 +340,7 @@ class StructureAndCost(Parameters):
 
     seeds: Seeds
     recipe: Recipe = Field(description="how units are removed: <criterion> <when> units")
-    unit_sparsities: Sparsities = Field(description="fractions of weights removed with whole units")
+    unit_sparsities: SomeSparsities = Field(description="fractions of weights removed with whole units")
     scratch_sparsities: list[Sparsity] = Field(description="those of them whose sizes are also trained from scratch")
     finetune_epochs: Finetuning
     lr: Positive = Field(description="highest learning rate of every training: dense, after pruning, from scratch")
@@ -341,10 +363,14 @@ class StructureAndCost(Parameters):
         return self
 
     def family(self, seed, **changed):
-        """Return [dense, shrunk…, from scratch…]: one network at every size, and the control of some sizes."""
-        dense = self.trained(seed, lr=self.lr, **changed)
+        """Return [dense, shrunk…, from scratch…]: one network at every size, and the control of some sizes.
+
+        All train equally long, the shrunk ones before and after pruning together.
+        """
+        start = self.trained(seed, lr=self.lr, **changed)
+        dense = self.trained(seed, lr=self.lr, epochs=self.epochs + self.finetune_epochs, **changed)
         shrunk = {
-            sparsity: Shrunk(pruned=pruned(dense, self.recipe, sparsity, self.finetune_epochs, lr=self.lr))
+            sparsity: Shrunk(pruned=pruned(start, self.recipe, sparsity, self.finetune_epochs, lr=self.lr))
             for sparsity in filter(None, self.unit_sparsities)
         }  # fmt: skip
         return [dense, *shrunk.values(), *(Scratch(shrunk=shrunk[sparsity]) for sparsity in self.scratch_sparsities)]
@@ -358,8 +384,9 @@ class StructureAndCost(Parameters):
                 found += [Ensembled(members=members[:1], **usual), Ensembled(members=members, **usual)]
             others = [self.family(seed, noise=self.sigma), self.family(seed, adversarial=self.eps)]
             for net in (net for family in (*families, *others) for net in family):
-                found += [net.pruned, net] if isinstance(net, Shrunk) else [net]  # both, for what they cost to make
-            for net in families[0][: 1 + len(self.unit_sparsities)]:
+                # with what it is made from, for what that costs
+                found += [net.pruned.dense, net.pruned, net] if isinstance(net, Shrunk) else [net]
+            for net in (net for net in families[0] if not isinstance(net, Scratch)):
                 for text in self.gradient_detectors:
                     name, options = detector(text)
                     found.append(Scored(model=net, detector=name, options=options))
@@ -413,6 +440,13 @@ class Sensnorm(Parameters):
     ablation: Detectors = Field(description="variants of SensNorm, scored on the dense networks")
     fresh_seeds: Limit = Field(description="so many further seeds (100, 101, …) confirm the profile; 0: none")
 
+    @field_validator("detectors")
+    @classmethod
+    def _with_sensnorm(cls, names):
+        if "sensnorm" not in names:
+            raise ValueError(f"must hold 'sensnorm', which all others are compared with, got {names}")
+        return names
+
     def networks(self):
         """Return the dense network of every seed, and the sparse ones made from it."""
         return [
@@ -459,7 +493,8 @@ class Verdict(Parameters):
         for name, changed in values.items():
             model = next(m for m in CLAIMS if m.notebook == checks.choice("figure", name, [m.notebook for m in CLAIMS]))
             for parameter in changed:
-                checks.choice(f"parameter of {name}", parameter, list(model.model_fields))
+                own = [field for field in model.model_fields if field != "profile"]
+                checks.choice(f"parameter of {name}", parameter, own)
         return values
 
     @model_validator(mode="after")
@@ -476,11 +511,12 @@ class Verdict(Parameters):
         What is changed here and known there is changed there, too.
         """
         usual = {**PROFILES[self.profile], **self.defaults[self.profile]}
-        changed = {name: value for name, value in self if name in usual and value != usual[name]}
+        changed = {n: v for n, v in self if n in usual and n != "figures" and v != usual[n]}
         return {
             model.notebook: filled(
-                model, self.profile, **{n: v for n, v in changed.items() if n in model.model_fields and n != "figures"},
-                **self.figures.get(model.notebook, {}),
+                model, self.profile,
+                **{n: v for n, v in changed.items() if n in model.model_fields}
+                | self.figures.get(model.notebook, {}),
             )
             for model in CLAIMS
         }  # fmt: skip

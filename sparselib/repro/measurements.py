@@ -41,31 +41,52 @@ class Attacked(Measurement):
     FGSM and PGD run once up the cross-entropy and once up the margin; "accuracy" counts what withstands both.
     """
 
-    attack: str  # fgsm, pgd or autoattack
+    attack: str  # fgsm or pgd
     norm: str = "linf"
     eps: float
     steps: int = 20
     limit: int | None = None  # use only so many test samples, equally many of each class
 
     def compute(self, load):
-        net, test = load(self.model), _some(self.model.data, self.limit)
-        x, y = _on(net, test.x), _on(net, test.y)
-        condition = f"{self.attack} {self.norm} {self.eps:g}"
-
-        def withstands(attacked):
-            return training.logits(net, attacked).argmax(1) == y
-
-        if self.attack == "autoattack":
-            right = withstands(attacks.autoattack(net, x, y, self.eps, norm=self.norm, seed=self.model.seed))
-            return [row("attack", condition, "accuracy", right.double().mean())], None
         if self.attack == "fgsm":  # PGD of one full step from x itself; attacks.fgsm knows the cross-entropy only
-            options = {"norm": self.norm, "steps": 1, "step_size": float(self.eps), "random_start": False}
+            options = {"steps": 1, "step_size": float(self.eps), "random_start": False}
         else:
-            options = {"norm": self.norm, "steps": self.steps, "early_stop": True, "seed": self.model.seed}
-        by_loss = {loss: withstands(attacks.pgd(net, x, y, self.eps, loss=loss, **options)) for loss in attacks.LOSSES}
+            options = {"steps": self.steps, "early_stop": True, "seed": self.model.seed}
+        net, test = load(self.model), _some(self.model.data, self.limit)
+        by_loss = _withstood(net, test, self.eps, norm=self.norm, **options)
+        condition = f"{self.attack} {self.norm} {self.eps:g}"
         rows = [row("attack", condition, f"accuracy_{loss}", right.double().mean()) for loss, right in by_loss.items()]
         both = torch.stack(list(by_loss.values())).all(0)
         return [row("attack", condition, "accuracy", both.double().mean()), *rows], None
+
+
+class AutoAttacked(Measurement):
+    """Accuracy under AutoAttack in L∞ on a few test images; "accuracy_pgd" is that under PGD on the same images."""
+
+    eps: float
+    steps: int = 20  # of PGD
+    limit: int
+
+    def compute(self, load):
+        net, test = load(self.model), _some(self.model.data, self.limit)
+        x, y, seed = _on(net, test.x), _on(net, test.y), self.model.seed
+        right = training.logits(net, attacks.autoattack(net, x, y, self.eps, seed=seed)).argmax(1) == y
+        by_loss = _withstood(net, test, self.eps, steps=self.steps, early_stop=True, seed=seed)
+        both = torch.stack(list(by_loss.values())).all(0)
+        condition = f"autoattack linf {self.eps:g}"
+        return [
+            row("attack", condition, "accuracy", right.double().mean()),
+            row("attack", condition, "accuracy_pgd", both.double().mean()),
+        ], None
+
+
+def _withstood(net, test, eps, **options):
+    """Return {loss: which samples (N,) stay right under PGD up that loss}."""
+    x, y = _on(net, test.x), _on(net, test.y)
+    return {
+        loss: training.logits(net, attacks.pgd(net, x, y, eps, loss=loss, **options)).argmax(1) == y
+        for loss in attacks.LOSSES
+    }
 
 
 class Shifted(Measurement):
@@ -157,7 +178,7 @@ class Scored(Measurement):
 
     def compute(self, load):
         net, x = load(self.model), _batch(self.model.data)
-        detector = detectors.build(self.detector, **dict(self.options)).fit(net, inliers(self.model.data, "train"))
+        detector = detectors.build(self.detector, **dict(self.options)).fit(net, self.model.origin.samples())
         seconds = _seconds(lambda: detector.score(_on(net, x)), self.repeats)
         return [row("cost", "score", "seconds", seconds / len(x))], None
 
@@ -204,7 +225,6 @@ class Ensembled(Cell):
         cost = [metrics.cost(member, batch, repeats=self.repeats) for member in nets]
         rows = [
             row("classification", "clean", "accuracy", (logits.argmax(1) == y).double().mean()),
-            row("classification", "clean", "calibration_error", metrics.calibration_error(logits, y)),
             row("attack", f"pgd linf {self.eps:g}", "accuracy", robust.double().mean()),
             row("cost", "network", "params", sum(c.params for c in cost)),
             row("cost", "network", "macs", sum(c.macs for c in cost) / BATCH),
@@ -224,7 +244,9 @@ class Ensembled(Cell):
 
 
 def _named(detector, options):
-    return " ".join([detector, *(f"{name}={value}" for name, value in options)])
+    """Return the text that `settings.detector` reads."""
+    told = [(name, str(value).lower() if isinstance(value, bool) else value) for name, value in options]
+    return " ".join([detector, *(f"{name}={value}" for name, value in told)])
 
 
 def family(anomaly):
@@ -279,9 +301,9 @@ def _anomalous(model, name, load):
 
 @_remembered(32)
 def _fitted(model, name, options, load):
-    """Return a detector fitted to the network of a cell, and its scores of the test samples."""
+    """Return a detector fitted to the network of a cell with the labels it was trained on, and its test scores."""
     net = load(model)
-    detector = detectors.build(name, **dict(options)).fit(net, inliers(model.data, "train"))
+    detector = detectors.build(name, **dict(options)).fit(net, model.origin.samples())
     return detector, detector.score(_on(net, inliers(model.data, "test").x))
 
 

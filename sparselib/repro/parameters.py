@@ -71,8 +71,7 @@ def resolve_all(models, profile, given):
     for model in models:
         own = {name: value for name, value in given.items() if name in model.model_fields}
         if model is figures.Verdict:
-            rest = {n: v for n, v in given.items() if n not in own}
-            changed = {m.notebook: {n: v for n, v in rest.items() if n in m.model_fields} for m in figures.CLAIMS}
+            changed = {m.notebook: {n: v for n, v in given.items() if n in m.model_fields} for m in figures.CLAIMS}
             own = {"figures": {name: values for name, values in changed.items() if values}, **own}
         found.append(resolve(model, {"profile": profile, **own}))
     return found

@@ -74,7 +74,13 @@ class Parameters(BaseModel):
     @classmethod
     def _read_lists(cls, values):
         """Let '[0.5, 0.9]' stand for a list: plain papermill hands lists over as text."""
-        return {n: yaml.safe_load(v) if isinstance(v, str) and v.startswith("[") else v for n, v in values.items()}
+        read = {}
+        for name, value in values.items():
+            try:
+                read[name] = yaml.safe_load(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
+            except yaml.YAMLError:
+                raise ValueError(f"{name} is no YAML list or mapping, got {value!r}") from None
+        return read
 
     @field_validator("dataset")
     @classmethod
@@ -185,6 +191,12 @@ def _distinct(values):
     return values
 
 
+def _some_positive(values):
+    if not any(values):
+        raise ValueError(f"must hold at least one sparsity above 0, got {values}")
+    return values
+
+
 def _list(item, check=None, least=1):
     """Return the type of a list of distinct items, each checked by a function that returns it or raises ValueError."""
     item = Annotated[item, AfterValidator(check)] if check else item
@@ -193,7 +205,8 @@ def _list(item, check=None, least=1):
 
 Positive = Annotated[float, Field(gt=0)]
 Sparsities = _list(Sparsity)
-Radii = _list(Positive, least=0)
+SomeSparsities = Annotated[Sparsities, AfterValidator(_some_positive)]
+Radii = _list(Positive)
 Recipe = Annotated[str, AfterValidator(_recipe)]
 Recipes = _list(str, _recipe)
 Shifts = _list(str, partial(_known, "shift", shifts.KINDS))

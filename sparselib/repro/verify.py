@@ -23,9 +23,9 @@ class Compared:
 
     @property
     def outcome(self):
-        """The worst of its values; measured ones do not count."""
+        """The worst of its values; measured ones count only where there are no others."""
         outcomes = {outcome for *_, outcome in self.values}
-        return next((o for o in (DIFFERENT, NEAR) if o in outcomes), SAME)
+        return next((o for o in (DIFFERENT, NEAR, SAME) if o in outcomes), MEASURED)
 
 
 def sample(profile, notebooks, number, seed):
@@ -34,7 +34,8 @@ def sample(profile, notebooks, number, seed):
     for notebook in notebooks:
         rows = published.read(profile, notebook)
         for what, own in () if rows is None else rows.groupby("what", sort=True):
-            found.setdefault(what, (notebook, own))
+            if not own["metric"].isin(published.MEASURED).all():  # else there is nothing to compare
+                found.setdefault(what, (notebook, own))
     if not found:
         raise published.PublishedError(
             f"no published rows of {', '.join(notebooks) or 'any figure'} in {published.folder(profile)}; to publish: "

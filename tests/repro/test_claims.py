@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparselib.repro import claims
+from sparselib.repro import claims, tables
 
 SEEDS = range(5)
 
@@ -37,7 +37,7 @@ def _rows(recipe, sparsity, level, *, width=16, training="standard", epochs=20, 
 
 
 P = SimpleNamespace(
-    width=16, epochs=20, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.9], wide_width=48,
+    width=16, epochs=20, finetune_epochs=10, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.9], wide_width=48,
     narrow_widths=[8], noisy_width=24, noisy_epochs=12, anomalies=["textures", "pgd:0.1", "uniform"],
 )  # fmt: skip
 
@@ -46,13 +46,14 @@ def _grid():
     noisy = {"width": 24, "training": "40% noisy labels"}
     return pd.concat(
         [
-            _rows("dense", 0.0, 0.9, textures=("ood", 0.8), uniform=("ood", 0.6), attack=("aa", 0.7)),
+            _rows("dense", 0.0, 0.1),  # trained for less: the networks that are pruned
+            _rows("dense", 0.0, 0.9, epochs=30, textures=("ood", 0.8), uniform=("ood", 0.6), attack=("aa", 0.7)),
             _rows("magnitude after", 0.5, 0.95, textures=("ood", 0.8), uniform=("ood", 0.6), attack=("aa", 0.5)),
             _rows("magnitude after", 0.9, 0.5, textures=("ood", 0.9), uniform=("ood", 0.7), attack=("aa", 0.5)),
             _rows("snip before", 0.5, 0.7, textures=("ood", 0.8), uniform=("ood", 0.6), attack=("aa", 0.5)),
             _rows("snip before", 0.9, 0.6, textures=("ood", 0.8), uniform=("ood", 0.6), attack=("aa", 0.5)),
-            _rows("dense", 0.0, 0.8, width=8, weights=300),
-            _rows("dense", 0.0, 0.9, width=48, weights=9000),
+            _rows("dense", 0.0, 0.8, epochs=30, width=8, weights=300),
+            _rows("dense", 0.0, 0.9, epochs=30, width=48, weights=9000),
             _rows("magnitude after", 1 - 300 / 9000, 0.85, width=48, weights=300),
             _rows("dense", 0.0, 0.6, epochs=12, **noisy),
             _rows("dense", 0.0, 0.75, epochs=3, **noisy),
@@ -65,7 +66,7 @@ def _grid():
 
 
 def test_measures_are_percentages_of_the_right_rows():
-    table = claims.measures(claims.same_width(P, _grid()))
+    table = tables.measures(tables.same_width(P, _grid()))
     assert len(table) == 25 and "AutoAttack linf 0.1" not in table
     one = table.xs(("magnitude after", 0.9, 2), level=("recipe", "sparsity", "seed")).iloc[0]
     wobble = 0.1 * np.sin(14 + 9)
@@ -92,7 +93,7 @@ def test_the_three_questions_of_sparsity_are_kept_apart():
     assert verdict_of("same width", "magnitude after", "msp, attacks") == "contradicted"
     assert verdict_of("same size", "magnitude after", "clean") == "supported"
     assert verdict_of("noisy labels", "snip before", "clean", "against dense") == "supported"
-    assert verdict_of("noisy labels", "snip before", "clean", "stopped early") == "contradicted"
+    assert verdict_of("noisy labels", "snip before", "clean", "fewer epochs") == "contradicted"
     same_width = [f for (q, *_), f in found.items() if q == "same width"]
     assert {f.subject for f in same_width} == set(P.recipes) and all(len(f.found) == 2 for f in same_width)
     (size,) = (f for (q, _, _, m), f in found.items() if q == "same size" and m == "clean")
@@ -100,8 +101,8 @@ def test_the_three_questions_of_sparsity_are_kept_apart():
 
 
 def test_noisy_networks_are_told_apart():
-    part = claims.noisy_labels(P, _grid())
-    assert set(part["name"]) == {"dense", "stopped early", "weight decay", "narrow", "snip before 0.9"}
+    part = tables.noisy_labels(P, _grid())
+    assert set(part["name"]) == {"dense", "fewer epochs", "weight decay", "narrow", "snip before 0.9"}
 
 
 def test_pooling_widens_the_intervals_and_names_the_recipe():
@@ -112,6 +113,24 @@ def test_pooling_widens_the_intervals_and_names_the_recipe():
     all_ = pooled[question, "clean"]
     assert len(all_.found) == 4 and all_.best.label == "magnitude after 0.5"
     assert all_.best.high - all_.best.low > one.best.high - one.best.low
+
+
+def test_sizes_are_matched_and_a_size_without_partner_is_refused():
+    rows = _grid()
+    wide = (rows["width"] == 48) & (rows["recipe"] != "dense") & (rows["metric"] == "weights")
+    part = tables.same_size(P, rows.assign(value=rows["value"].mask(wide, 299.9)))
+    assert set(part.loc[part["recipe"] != "dense", "weights"]) == {300.0}, "a kept weight may be 0"
+    with pytest.raises(ValueError, match="no dense network has about 250 weights"):
+        tables.same_size(P, rows.assign(value=rows["value"].mask(wide, 250.0)))
+
+
+def test_all_metrics_of_detection_grow_with_quality():
+    table = tables.measures(tables.same_width(P, _grid()), tuple(tables.METRICS))
+    assert "msp, outliers, AUPR" in table and "msp, outliers, 100 − FPR95" not in table
+    one = _rows("dense", 0.0, 0.9, epochs=30, textures=("ood", 0.8))
+    one.loc[one["metric"] == "aupr_ood", "metric"] = "fpr95_ood"
+    table = tables.measures(one, ("fpr95_ood",))
+    assert table["msp, outliers, 100 − FPR95"].mean() == pytest.approx(20, abs=0.2)
 
 
 def test_a_missing_seed_is_refused():
@@ -136,7 +155,7 @@ def test_tables_and_sentences_say_what_was_found():
 
 
 def test_families_follow_from_the_anomalies():
-    assert claims.families(P) == ["attacks", "outliers"]
+    assert tables.families(P) == ["attacks", "outliers"]
 
 
 def test_masks_are_named_in_order_and_compared_with_untrained_weights():
@@ -148,7 +167,7 @@ def test_masks_are_named_in_order_and_compared_with_untrained_weights():
         _rows("mask adversarial", 0.5, 0.1),
         _rows("mask adversarial of untrained weights", 0.9, 0.4, epochs=0),
     ])  # fmt: skip
-    shown = claims.masks(rows, ["shifts, mean", "clean"], 0.9)
+    shown = tables.masks(rows, ["shifts, mean", "clean"], 0.9)
     names = ["dense", "learnt: adversarial", "learnt: adversarial, untrained", "magnitude, restated", "random"]
     assert list(shown["network"].unique()) == names
     assert list(shown["measure"].unique()) == ["shifts, mean", "clean"]
@@ -171,7 +190,7 @@ def test_a_shrunk_network_costs_its_parents_too():
     made += [("from scratch", 0.7, 6.0)]
     rows = pd.concat(_rows(r, s, 0.9).assign(seconds=t, key=f"{r} {s}") for r, s, t in made)
     rows["key"] += rows["seed"].astype(str)
-    total = claims.networks_made(rows)["all"].groupby(["recipe"]).mean()
+    total = tables.networks_made(rows)["all"].groupby(["recipe"]).mean()
     assert total.to_dict() == {
         "dense": 8.0, "from scratch": 6.0, "magnitude after units": 4.0, "magnitude shrunk": 13.0,
     }  # fmt: skip
@@ -198,7 +217,7 @@ def test_shrunk_networks_are_compared_with_their_size_from_scratch():
     assert found["one network", "clean"].verdict == "contradicted"
     assert found["ensemble of 5", "clean"].best.mean == pytest.approx(-3)
     assert found["adversarial training", "PGD linf 0.1"].best.mean == pytest.approx(-3)
-    lines = claims.by_cost(claims.hardened(rows), ["clean"])
+    lines = tables.by_cost(tables.hardened(rows), ["clean"])
     assert lines.groupby("method")["recipe"].unique().map(set).to_dict() == {
         "shrunk": {"dense", "magnitude shrunk"}, "from scratch": {"dense", "from scratch"},
     }  # fmt: skip

@@ -118,7 +118,7 @@ def test_status_copes_with_missing_data(call, tmp_path):
 def test_rows_are_computed_and_published_without_notebooks(call, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "folder", lambda profile: tmp_path / "results" / profile)
     small = [
-        "sparsities=[0.5]", "finetune_epochs=0", "detectors=[msp]", "anomalies=[uniform]", "ablation=[knn]",
+        "sparsities=[0.5]", "finetune_epochs=0", "detectors=[sensnorm]", "anomalies=[uniform]", "ablation=[knn]",
         "fresh_seeds=0", "train_limit=80",
     ]  # fmt: skip
     sets = [part for text in small for part in ("--set", text)]
@@ -140,7 +140,15 @@ def test_a_full_disk_is_one_line_and_nothing_is_spoilt(call, tmp_path, monkeypat
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a file system needs more rights")
     monkeypatch.setenv("SPARSELIB_STORE", str(disk))
-    small = ["seeds=8", "fresh_seeds=0", "detectors=[msp]", "ablation=[knn]", "epochs=0", "train_limit=80", "width=4"]
+    small = [
+        "seeds=8",
+        "fresh_seeds=0",
+        "detectors=[sensnorm]",
+        "ablation=[knn]",
+        "epochs=0",
+        "train_limit=80",
+        "width=4",
+    ]
     sets = [part for text in small for part in ("--set", text)]
     try:
         code, _, err = call("reproduce", "--figure", "5", "--rows-only", "--jobs", "1", *sets)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sparselib import attacks, data, detectors, ensembles, masks, metrics, pruning, shifts, training
-from sparselib.repro import measurements
+from sparselib.repro import measurements, settings
 from sparselib.repro.cells import Data, inliers
-from sparselib.repro.measurements import Attacked, Certified, Detection, Ensembled, Scored, Shifted
+from sparselib.repro.measurements import Attacked, AutoAttacked, Certified, Detection, Ensembled, Scored, Shifted
 from sparselib.repro.networks import Masked, Pruned, Scratch, Shrunk, Trained, weight_count
 
 DATA = Data(name="digits", held_out=("8", "9"), train_limit=300, test_limit=120)
@@ -108,6 +108,26 @@ def test_accuracy_under_attack_counts_what_withstands_both_losses(load):
     assert nothing["attack", "pgd l2 0", "accuracy"] == training.accuracy(load(cell), few)
 
 
+def test_autoattack_and_pgd_see_the_same_images(load):
+    cell = _trained()
+    values = _values(AutoAttacked(model=cell, eps=0.1, limit=8, steps=10).compute(load)[0])
+    strong, usual = (values["attack", "autoattack linf 0.1", m] for m in ("accuracy", "accuracy_pgd"))
+    pgd = _values(Attacked(model=cell, attack="pgd", eps=0.1, limit=8, steps=10).compute(load)[0])
+    assert strong <= usual == pgd["attack", "pgd linf 0.1", "accuracy"]
+
+
+def test_detectors_are_fitted_with_the_labels_that_the_network_saw(load):
+    cell = _trained(label_noise=0.4)
+    found = Detection(model=cell, detector="mahalanobis", anomaly="textures").compute(load)[0][0]["value"]
+    test = inliers(DATA, "test")
+    outside = data.outliers("textures", test).x
+    values = {}
+    for name, train in (("noisy", cell.samples()), ("right", inliers(DATA, "train"))):
+        detector = detectors.build("mahalanobis").fit(load(cell), train)
+        values[name] = metrics.auroc(detector.score(test.x), detector.score(outside))
+    assert found == pytest.approx(values["noisy"], abs=1e-9) and found != values["right"]
+
+
 def test_shifts_and_detection_equal_what_the_library_says(load):
     cell, test = _trained(), inliers(DATA, "test")
     shifted = shifts.corrupt(test.x, "rotate", 4)
@@ -125,6 +145,7 @@ def test_shifts_and_detection_equal_what_the_library_says(load):
         ):
             cells = Detection(model=cell, detector=name, options=options, anomaly=anomaly)
             said = " ".join([name, *(f"{k}={v}" for k, v in options)])
+            assert settings.detector(said) == (name, options)
             value = _values(cells.compute(load)[0])[task, f"{said} on {anomaly}", "auroc"]
             assert value == pytest.approx(metrics.auroc(detector.score(test.x), detector.score(x)), abs=1e-9)
             assert cells.columns()["detector"] == said
@@ -161,6 +182,13 @@ def test_certificates_and_times(load):
     certified, right = (values["certificate", condition, m] for m in ("certified", "accuracy"))
     assert 0 <= certified <= right <= 1 and values["cost", "certificate", "seconds"] > 0
     assert _values(Scored(model=cell, detector="msp", repeats=1).compute(load)[0])["cost", "score", "seconds"] > 0
+
+
+def test_the_name_of_a_detector_is_the_text_that_asks_for_it():
+    for text in ("msp", "sensnorm reference=train standardise=true", "sensnorm norm=inf layers=all per_loss=false"):
+        name, options = settings.detector(text)
+        cell = Detection(model=_trained(), detector=name, options=options, anomaly="textures")
+        assert cell.columns()["detector"] == text
 
 
 @pytest.mark.parametrize(

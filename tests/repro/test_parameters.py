@@ -1,7 +1,9 @@
+import shlex
+
 import nbformat
 import pytest
 
-from sparselib.repro import gates, notebooks
+from sparselib.repro import cli, gates, notebooks
 from sparselib.repro import parameters as typed
 from sparselib.repro.figure import rerun_command
 from sparselib.repro.networks import weight_count
@@ -22,7 +24,7 @@ def test_overrides_win_and_none_means_the_profile():
     assert (parameters.seeds, parameters.sparsities, parameters.width) == (2, [0.5, 0.9], 16)
     assert typed.overrides(parameters) == {"seeds": 2, "sparsities": [0.5, 0.9]}
     assert rerun_command(parameters) == (
-        "sparselib run notebooks/05_sensnorm.ipynb --profile mnist --set seeds='2' --set sparsities='[0.5,0.9]' "
+        "sparselib run notebooks/05_sensnorm.ipynb --profile mnist --set seeds=2 --set 'sparsities=[0.5,0.9]' "
         "-o out.ipynb"
     )
 
@@ -58,6 +60,12 @@ def test_bad_parameters_are_one_line(values, message):
         (1, {"recipes": ["snip before", "snip before"]}, "must not name anything twice"),
         (1, {"severity": 6}, "less than or equal to 5, got 6"),
         (1, {"shifts": ["fogg"]}, "unknown shift 'fogg'; did you mean 'fog'"),
+        (1, {"sparsities": [0]}, "must hold at least one sparsity above 0"),
+        (1, {"noisy_epochs": 1}, "greater than or equal to 2, got 1"),
+        (1, {"eps_linf": []}, "at least 1 item"),
+        (5, {"detectors": ["msp"]}, "must hold 'sensnorm'"),
+        (5, {"sparsities": "[0.5"}, r"sparsities is no YAML list or mapping, got '\[0.5'"),
+        (6, {"figures": {"05_sensnorm": {"profile": "mnist"}}}, "unknown parameter of 05_sensnorm 'profile'"),
         (2, {"anomalies": ["pgd"]}, "needs a strength: pgd:0.1"),
         (2, {"detectors": ["sensnorm layer=all"]}, "detector 'sensnorm layer=all': .*layer"),
         (2, {"detectors": ["sensnorm layers"]}, "must be '<name> <option>=<value>"),
@@ -77,11 +85,37 @@ def test_bad_settings_of_figures_are_one_line(name, values, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        (5, {"held_out": ["7", "9"], "detectors": ["msp", "sensnorm", "sensnorm layers=all norm=inf"]}),
+        (5, {"anomalies": ["pgd:0.1", "folder:/tmp/a, b: 'c'"], "width": 0}),
+        (1, {"recipes": ["magnitude after units"], "label_noise": 0.25, "eps_linf": [1e-05]}),
+        (6, {"figures": {"05_sensnorm": {"sparsities": [0.0, 0.5], "recipe": "snip before"}}}),
+    ],
+)
+def test_the_command_under_a_figure_gives_its_parameters(name, values):
+    parameters = typed.resolve(typed.figure(name), values)
+    words = shlex.split(rerun_command(parameters))
+    sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert typed.resolve(typed.figure(name), cli._assignments(sets)) == parameters
+
+
 def test_the_verdict_judges_the_figures_as_they_are_set():
-    given = {"seeds": 2, "sparsities": [0.5], "unit_sparsities": [0.7], "anomalies": ["uniform"]}
+    given = {
+        "seeds": 2,
+        "sparsities": [0.5],
+        "unit_sparsities": [0.7],
+        "scratch_sparsities": [0.7],
+        "anomalies": ["uniform"],
+    }
     pages = {p.notebook: p for p in typed.resolve_all(list(typed.FIGURES.values()), "digits", given)}
     judged = pages["06_verdict"].judged()
     assert judged == {name: page for name, page in pages.items() if name in judged} and len(judged) == 5
+    wider = typed.resolve_all([typed.figure(n) for n in (3, 4, 6)], "mnist", {"width": 16, "train_limit": 4000})
+    assert wider[2].judged()[wider[0].notebook] == wider[0] and wider[2].judged()[wider[1].notebook] == wider[1]
+    one = typed.resolve(typed.figure(6), {"seeds": 2, "figures": {"05_sensnorm": {"seeds": 3}}}).judged()
+    assert one["05_sensnorm"].seeds == 3 and one["01_sparsity_and_robustness"].seeds == 2
     assert judged["01_sparsity_and_robustness"].seeds == 2 and judged["05_sensnorm"].sparsities == [0.5]
     with pytest.raises(typed.ParameterError, match="unknown parameter 'sedes' of any page; did you mean 'seeds'"):
         typed.resolve_all(list(typed.FIGURES.values()), "digits", {"sedes": 2})
@@ -93,9 +127,12 @@ def test_narrow_and_wide_networks_have_the_same_number_of_weights():
     assert [narrow.width for narrow, _ in pairs] == [4, 8] and wide.width == 16
     for narrow, sparse in pairs:
         left = round((1 - sparse.sparsity) * weight_count(wide))
-        assert sparse.dense == wide and left == weight_count(narrow)
+        assert sparse.dense.width == wide.width and left == weight_count(narrow)
+        assert sparse.dense.epochs + sparse.epochs == narrow.epochs == wide.epochs
+    for net in p.same_width(0)[1:]:
+        assert net.dense.epochs + net.epochs == p.same_width(0)[0].epochs
     names = p.noisy_labels(0)
-    assert {"dense", "stopped early", "weight decay", "narrow"} < set(names)
+    assert {"dense", "fewer epochs", "weight decay", "narrow"} < set(names)
     sparse = [net for name, net in names.items() if net is not net.origin]
     assert sparse and all(net.dense.epochs + net.epochs == p.noisy_epochs for net in sparse)
 

@@ -9,14 +9,40 @@ from sparselib.repro import runner
 from sparselib.repro.store import Store
 
 TINY = {
-    "width": 2, "epochs": 1, "batch_size": 8, "seeds": 1, "anomalies": ["pgd:0.01", "fog:1", "textures"],
-    "recipes": ["magnitude after", "snip before units"], "sparsities": [0.5], "finetune_epochs": 1, "wide_width": 2,
-    "narrow_widths": [1], "noisy_width": 2, "noisy_epochs": 1, "noisy_recipes": ["random before"],
-    "noisy_sparsities": [0.5], "eps_linf": [0.01], "eps_l2": [], "attack_steps": 1, "attack_samples": 4,
-    "autoattack_samples": 0, "shifts": ["fog"], "mask_epochs": 1, "objectives": ["adversarial", "outlier"],
-    "mask_sparsities": [0.5], "members": 2, "unit_sparsities": [0.5], "scratch_sparsities": [0.5], "certify_n": 10,
-    "certify_samples": 2, "detectors": ["msp", "sensnorm"], "ablation": ["sensnorm layers=all"], "fresh_seeds": 0,
-}  # fmt: skip
+    "width": 2,
+    "epochs": 1,
+    "batch_size": 8,
+    "seeds": 1,
+    "anomalies": ["pgd:0.01", "fog:1", "textures"],
+    "recipes": ["magnitude after", "snip before units"],
+    "sparsities": [0.5],
+    "finetune_epochs": 1,
+    "wide_width": 2,
+    "narrow_widths": [1],
+    "noisy_width": 2,
+    "noisy_epochs": 1,
+    "noisy_recipes": ["random before"],
+    "noisy_sparsities": [0.5],
+    "eps_linf": [0.01],
+    "eps_l2": [0.1],
+    "curve_linf": [0.01],
+    "curve_l2": [0.1],
+    "attack_steps": 1,
+    "attack_samples": 4,
+    "autoattack_samples": 0,
+    "shifts": ["fog"],
+    "mask_epochs": 1,
+    "objectives": ["adversarial", "outlier"],
+    "mask_sparsities": [0.5],
+    "members": 2,
+    "unit_sparsities": [0.5],
+    "scratch_sparsities": [0.5],
+    "certify_n": 10,
+    "certify_samples": 2,
+    "detectors": ["msp", "sensnorm"],
+    "ablation": ["sensnorm layers=all"],
+    "fresh_seeds": 0,
+}
 
 
 @pytest.fixture(scope="module")

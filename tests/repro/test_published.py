@@ -10,7 +10,7 @@ from sparselib.repro.store import Store
 
 SMALL = {
     "seeds": 2, "epochs": 1, "width": 4, "train_limit": 100, "test_limit": 60, "sparsities": [0.0, 0.5],
-    "finetune_epochs": 1, "detectors": ["msp", "knn"], "anomalies": ["uniform"], "ablation": ["sensnorm norm=1"],
+    "finetune_epochs": 1, "detectors": ["msp", "sensnorm"], "anomalies": ["uniform"], "ablation": ["sensnorm norm=1"],
     "fresh_seeds": 0,
 }  # fmt: skip
 NAME = "05_sensnorm"
