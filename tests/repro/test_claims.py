@@ -37,8 +37,8 @@ def _rows(recipe, sparsity, level, *, width=16, training="standard", epochs=20, 
 
 
 P = SimpleNamespace(
-    width=16, epochs=20, finetune_epochs=10, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.9], wide_width=48,
-    narrow_widths=[8], noisy_width=24, noisy_epochs=12, anomalies=["textures", "pgd:0.1", "uniform"],
+    width=16, epochs=20, finetune_epochs=10, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.9],
+    wide_width=48, narrow_widths=[8], noisy_width=24, noisy_epochs=12, anomalies=["textures", "pgd:0.1", "uniform"],
 )  # fmt: skip
 
 
