@@ -6,7 +6,8 @@ together with the level's probability (Bonferroni; Student's t over seeds).
 
 "Better somewhere" (C1, C2, C4): supported if at least one interval of the family lies above 0; contradicted if every
     one lies below the margin, so that a gain of the margin or more is excluded everywhere; else undecided.
-"As good" (C3): supported if the interval lies above −margin; contradicted if it lies below it; else undecided.
+"As good" (C3), of one contrast: supported if its interval lies above −margin; contradicted if it lies below it; else
+    undecided.
 
 The margin is the smallest difference that would matter. One seed decides nothing.
 """

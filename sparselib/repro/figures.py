@@ -31,7 +31,7 @@ from sparselib.repro.settings import (
     pruned,
 )
 
-Seeds = Annotated[Count, Field(description="number of seeds: 0, 1, …")]
+Seeds = Annotated[StrictInt, Field(ge=1, le=100, description="number of seeds: 0, 1, …")]
 Finetuning = Annotated[Epochs, Field(description="training epochs after pruning")]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sparselib.repro import parameters as typed
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "epochs": 2,
@@ -46,6 +48,7 @@ SMALL = {
     "ablation": "[sensnorm norm=1]",
     "fresh_seeds": 2,
 }
+FIVE = set(typed.figure(5).model_fields)
 PAGES = 15
 SETS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
 
@@ -96,6 +99,28 @@ def test_a_second_run_computes_nothing(built):
     done = built("reproduce", *SETS)
     assert re.search(r"\d+ cells, 0 of them to compute", done.stderr)
     assert done.stderr.count(": fresh") == PAGES and ": run in" not in done.stderr
+
+
+def _to_compute(project, *arguments):
+    """What `status` says is to compute, in all."""
+    return sum(int(n) for n in re.findall(r"^  (\d+) to compute", project("status", *arguments).stdout, re.M))
+
+
+def test_another_parameter_computes_only_what_is_new(built):
+    five = [part for name, value in SMALL.items() if name in FIVE for part in ("--set", f"{name}={value}")]
+    assert _to_compute(built, "--figure", "5", *five) == 0
+    assert _to_compute(built, "--figure", "5", *five, "--set", "anomalies=[uniform,heldout,textures]") == (
+        2 * 2 * 3 + 2 * 1 + 2 * 5  # 2 seeds × 2 sparsities × 3 detectors, the ablation, the fresh seeds
+    )
+    told = built("status", "--figure", "5", *five, "--set", "seeds=3").stdout
+    assert "to compute: new parameters" in told and told.count("to compute") == 1
+
+
+def test_restyling_a_figure_computes_nothing(built):
+    built.edit("plots.py", '"font.size": 10,', '"font.size": 11,')
+    told = built("status", *SETS).stdout
+    assert "plots.STYLE changed" in told and "to compute" not in told
+    built.edit("plots.py", '"font.size": 11,', '"font.size": 10,')
 
 
 def test_bad_arguments_from_the_shell_end_with_code_2_and_one_line(project):
