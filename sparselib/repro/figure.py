@@ -152,7 +152,8 @@ class Run:
 
 def rows_of(parameters):
     """Return the tidy rows of a page's cells as a DataFrame, computing first what the store lacks."""
-    store, cells = Store(project.store_folder()), parameters.cells()
+    store = Store(project.store_folder())
+    cells = list({cell.key: cell for cell in parameters.cells()}.values())
     runner.compute(cells, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count())))
     rows = runner.rows(cells, store)
     rows.insert(0, "profile", parameters.profile)

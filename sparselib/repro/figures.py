@@ -150,7 +150,7 @@ class Robustness(SparsityGrid):
     defaults: ClassVar[dict] = {
         "digits": {
             **SparsityGrid.grid["digits"],
-            "eps_linf": [0.05, 0.1], "eps_l2": [0.5], "attack_steps": 10, "attack_samples": 200,
+            "eps_linf": [0.1], "eps_l2": [0.5], "attack_steps": 10, "attack_samples": 200,
             "autoattack_eps": 0.1, "autoattack_samples": 16, "autoattack_sparsity": 0.9, "severity": 4,
             "curve_linf": [0.025, 0.05, 0.075, 0.1, 0.15, 0.2], "curve_l2": [0.25, 0.5, 0.75, 1.0],
             "shifts": ["gaussian_noise", "motion_blur", "fog", "contrast", "pixelate", "rotate", "translate", "stripe"],
@@ -208,13 +208,11 @@ class Robustness(SparsityGrid):
         for seed in self.seed_list():
             sparse = pruned(self.trained(seed), self.recipes[0], self.autoattack_sparsity, self.finetune_epochs)
             for net in (self.dense(seed), sparse):
-                radii = [("linf", eps) for eps in self.curve_linf] + [("l2", eps) for eps in self.curve_l2]
-                found += [net] + [
-                    Attacked(
-                        model=net, attack="pgd", norm=norm, eps=eps, steps=self.attack_steps, limit=self.attack_samples
-                    )
-                    for norm, eps in radii
-                ]
+                usual = {"model": net, "steps": self.attack_steps, "limit": self.attack_samples}
+                found.append(net)
+                for eps in self.curve_linf:
+                    found += [Attacked(attack=attack, norm="linf", eps=eps, **usual) for attack in ("fgsm", "pgd")]
+                found += [Attacked(attack="pgd", norm="l2", eps=eps, **usual) for eps in self.curve_l2]
                 if self.autoattack_samples:
                     options = {"eps": self.autoattack_eps, "limit": self.autoattack_samples}
                     found.append(AutoAttacked(model=net, steps=self.attack_steps, **options))
@@ -255,7 +253,7 @@ class Subnetworks(Parameters):
             "anomalies": [f"pgd:{eps:g}", "gaussian_noise:4", *near, "mixed", "textures"],
         }
         for p, w, s, e, eps, n, near, shifts in (
-            ("digits", 32, [0.9], 10, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("digits", 32, [0.9], 8, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("mnist", 16, [0.9], 2, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("cifar10", 64, [0.9], 10, 2 / 255, 1000, ["svhn"], ["gaussian_noise", "impulse_noise", "fog", "jpeg"]),
         )

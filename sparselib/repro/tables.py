@@ -59,7 +59,35 @@ def same_width(p, rows):
     """Return the rows of the dense networks of the figure's width, and of the sparse ones; all trained equally long."""
     own = rows[(rows["width"] == p.width) & (rows["training"] == "standard")]
     sparse = own["recipe"].isin(p.recipes) & own["sparsity"].isin(p.sparsities) & (own["epochs"] == p.epochs)
-    return own[sparse | _dense(p, own)]
+    return _usual_radii(p, own[sparse | _dense(p, own)])
+
+
+def _usual_radii(p, rows):
+    """Return the rows without those of attacks that only the closer look has."""
+    if not hasattr(p, "eps_linf"):
+        return rows
+    usual = {f"{a} linf {e:g}" for a in ("fgsm", "pgd") for e in p.eps_linf} | {f"pgd l2 {e:g}" for e in p.eps_l2}
+    return rows[(rows["task"] != "attack") | rows["condition"].isin(usual)]
+
+
+def closer(p, rows):
+    """Return {network, norm, eps, attack, value} in long form: accuracy in percent over the radius, of the dense
+    network and of the sparse one of the closer look. At radius 0 it is the clean accuracy."""
+    own = rows[(rows["width"] == p.width) & (rows["training"] == "standard") & (rows["metric"] == "accuracy")]
+    sparse = (own["recipe"] == p.recipes[0]) & (own["sparsity"] == p.autoattack_sparsity) & (own["epochs"] == p.epochs)
+    part = own[sparse | _dense(p, own)].drop_duplicates(["key", "condition"])
+    part = part.assign(network=part["recipe"], value=100 * part["value"])
+    clean = part[part["task"] == "classification"].assign(eps=0.0)
+    attacked = part[part["condition"].str.startswith(("pgd", "fgsm"))]
+    attacked = attacked.assign(
+        **attacked["condition"].str.split(expand=True).set_axis(["attack", "norm", "eps"], axis=1)
+    )
+    asked = {f"pgd {norm} {eps:g}" for norm, radii in (("linf", p.curve_linf), ("l2", p.curve_l2)) for eps in radii}
+    asked |= {f"fgsm linf {eps:g}" for eps in p.curve_linf}
+    attacked = attacked[attacked["condition"].isin(asked)].astype({"eps": float})
+    ways = attacked[["attack", "norm"]].drop_duplicates().itertuples(index=False)
+    starts = [clean.assign(attack=attack, norm=norm) for attack, norm in ways]
+    return pd.concat([*starts, attacked], ignore_index=True)[["network", "norm", "attack", "eps", "seed", "value"]]
 
 
 def _dense(p, rows):
@@ -85,7 +113,7 @@ def same_size(p, rows):
             raise ValueError(f"no dense network has about {size:g} weights, the size of a sparse one (there: {known})")
         return nearest
 
-    return part.join(sizes.map(partner).rename("weights"), on=NETWORK)
+    return _usual_radii(p, part.join(sizes.map(partner).rename("weights"), on=NETWORK))
 
 
 def noisy_labels(p, rows):
