@@ -1,7 +1,8 @@
 """Published results: the rows of a figure as a table in git, with what is needed to compute them again.
 
     results/<profile>/<notebook>.csv     tidy rows; if they do not fit one file, <notebook>.2.csv and so on follow
-    results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, and the checksums of the tables
+    results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, what is the same in all rows, and
+                                         the checksums of the tables
 
 Columns: those of COLUMNS first, further ones after. `what` is the digest of the typed parameters of the row's cell.
 """
@@ -26,6 +27,7 @@ COLUMNS = (
     "metric", "value", "key", "commit", "versions", "device", "seconds",
 )  # fmt: skip
 MEASURED = ("seconds", "peak_bytes", "speedup")  # metrics that no second run repeats
+LONG = ("figure", "versions")  # where they are the same in all rows, they stand in the JSON file, once
 LARGEST = 900_000  # bytes of a file
 KINDS = {"f": "float", "i": "int", "b": "bool"}  # by numpy's kind; all else is text
 READ = {"float": float, "int": int, "bool": {"True": True, "False": False}.__getitem__}
@@ -46,12 +48,14 @@ def write(parameters, store):
     rows = runner.rows(list({cell.key: cell for cell in cells}.values()), store)
     rows = rows.assign(profile=parameters.profile, figure=parameters.notebook)
     rows = rows[[*COLUMNS, *(c for c in rows.columns if c not in COLUMNS)]]
-    tables = _tables(rows, parameters.notebook)
+    same = {name: rows[name].iloc[0] for name in LONG if rows[name].nunique() == 1}
+    tables = _tables(rows.drop(columns=list(same)), parameters.notebook)
     about = {
         "format": FORMAT,
         "profile": parameters.profile,
         "figure": parameters.notebook,
         "parameters": parameters.model_dump(mode="json"),
+        "same": same,
         "columns": {name: KINDS.get(dtype.kind, "text") for name, dtype in rows.dtypes.items()},
         "files": {name: _sha256(content) for name, content in tables.items()},
     }
@@ -96,13 +100,14 @@ def read(profile, notebook):
         if _sha256(content) != checksum:
             raise PublishedError(f"{path}: not what {notebook}.json says (checksum); restore it or publish it again")
         contents.append(content)
-    kinds = about["columns"]
+    kinds, same = about["columns"], about.get("same", {})
     try:
         text = b"".join([contents[0], *(c.split(b"\n", 1)[1] for c in contents[1:])])
         rows = pd.read_csv(io.BytesIO(text), dtype="str", keep_default_na=False, na_values=[""])
-        if list(rows.columns) != list(kinds):
+        if list(rows.columns) != [name for name in kinds if name not in same]:
             raise ValueError(f"columns {', '.join(rows.columns)}")
-        return rows.assign(**{n: rows[n].map(READ[kind]) for n, kind in kinds.items() if kind != "text"})
+        rows = rows.assign(**{n: rows[n].map(READ[kind]) for n, kind in kinds.items() if kind != "text"})
+        return rows.assign(**same)[list(kinds)]
     except (ValueError, IndexError, KeyError, TypeError) as error:
         raise PublishedError(f"{folder(profile) / notebook}.csv: not a table of published rows: {error}") from None
 
