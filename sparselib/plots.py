@@ -33,7 +33,7 @@ def style():
         yield
 
 
-def against_sparsity(rows, *, series, panels, ylabel, xlabel="sparsity", chance=None, wrap=3, ylim=None):
+def against_sparsity(rows, *, series, panels, ylabel, xlabel="sparsity", chance=None, wrap=3, ylim=None, even=True):
     """Return a figure: mean of `value` over seeds against sparsity, with 95 % t intervals as bars.
 
     Args:
@@ -41,22 +41,24 @@ def against_sparsity(rows, *, series, panels, ylabel, xlabel="sparsity", chance=
         series: the column that makes the lines. panels: the column that makes the panels.
         xlabel: what the column sparsity holds, if it is not that.
         chance: a level drawn as a dotted line, or None. wrap: panels in a row. ylim: (low, high) or None.
+        even: space the sparsities evenly, which lie densely near 1; else draw to scale, each panel to its own.
     """
     with style():
         order = sorted(rows["sparsity"].unique())
-        data = rows.assign(position=rows["sparsity"].map(order.index))
+        data = rows.assign(position=rows["sparsity"].map(order.index) if even else rows["sparsity"])
         several = rows[panels].nunique() > 1
         grid = sns.relplot(
             data=data, kind="line", x="position", y="value", hue=series, style=series, col=panels,
             col_wrap=min(wrap, rows[panels].nunique()), markers=True, markersize=6, dashes=True, err_style="bars",
             err_kws={"capsize": 2.5, "elinewidth": 1}, errorbar=lambda v: verdict.interval(v)[1:],
             height=2.5 if several else 3.2, aspect=1.15 if several else 1.8, palette="colorblind",
-            facet_kws={"legend_out": False},
+            facet_kws={"legend_out": False, "sharex": even},
         )  # fmt: skip
         grid.set_titles("{col_name}")
         grid.set_axis_labels(xlabel, ylabel)
         for axes in grid.axes.flat:
-            axes.set_xticks(range(len(order)), [f"{s:g}" for s in order])
+            if even:
+                axes.set_xticks(range(len(order)), [f"{s:g}" for s in order])
             if chance is not None:
                 axes.axhline(chance, color="#777777", linestyle=":", linewidth=1)
         if ylim is not None:

@@ -253,7 +253,7 @@ class Subnetworks(Parameters):
             "anomalies": [f"pgd:{eps:g}", "gaussian_noise:4", *near, "mixed", "textures"],
         }
         for p, w, s, e, eps, n, near, shifts in (
-            ("digits", 32, [0.9], 8, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
+            ("digits", 32, [0.9], 10, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("mnist", 16, [0.9], 2, 0.1, 200, ["heldout"], ["gaussian_noise", "impulse_noise", "rotate", "fog"]),
             ("cifar10", 64, [0.9], 10, 2 / 255, 1000, ["svhn"], ["gaussian_noise", "impulse_noise", "fog", "jpeg"]),
         )
