@@ -37,7 +37,7 @@ class Bar:
         self._left, self._guess, self._done, self._spent, self._told = set(things), guess, 0, 0.0, 0.0
         self._count = len(self._left)
         self._unit = unit
-        self._bar = tqdm(total=1.0, disable=not shown or not self._left, smoothing=0)
+        self._bar = tqdm(total=1.0, bar_format=" ", disable=not shown or not self._left, smoothing=0)
         self._show()
 
     def done(self, things, seconds):
