@@ -147,7 +147,7 @@ def test_run_and_plain_papermill_give_different_correctly_labelled_figures(built
     built("notebooks/05_sensnorm.ipynb", "b.ipynb", "-y", yaml, program=program)
     (first, first_text), (second, second_text) = (_shown(built.folder / name) for name in ("a.ipynb", "b.ipynb"))
     assert first != second
-    assert "seeds 0–1" in first_text and "[0,0.5]" in first_text
+    assert "seeds 0–1" in first_text and "[0.0,0.5]" in first_text
     assert "seed 0" in second_text and "seeds 0–1" not in second_text
     for text in (first_text, second_text):
         assert "rerun: <code>sparselib run notebooks/05_sensnorm.ipynb" in text
@@ -177,7 +177,7 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
     found, text = stale()
     detecting = {"detection", "sensnorm", "02_sparsity_and_anomaly_detection", "05_sensnorm"}
     assert set(found) == attacking | detecting
-    assert found["05_sensnorm"].endswith("its cells changed")
+    assert found["02_sparsity_and_anomaly_detection"].endswith("its cells changed")
     assert "8 to compute: baselines.Energy changed" in text  # 2 seeds × 2 sparsities × 2 anomalies
 
 

@@ -20,7 +20,7 @@ TINY = {
     "wide_width": 2,
     "narrow_widths": [1],
     "noisy_width": 2,
-    "noisy_epochs": 1,
+    "noisy_epochs": 2,
     "noisy_recipes": ["random before"],
     "noisy_sparsities": [0.5],
     "eps_linf": [0.01],

@@ -10,7 +10,7 @@ from sparselib.repro.store import Store
 
 SMALL = {
     "seeds": 2, "epochs": 1, "width": 4, "train_limit": 100, "test_limit": 60, "sparsities": [0.0, 0.5],
-    "finetune_epochs": 1, "detectors": ["msp", "mahalanobis"], "anomalies": ["uniform", "pgd:0.1"],
+    "finetune_epochs": 1, "detectors": ["sensnorm", "mahalanobis"], "anomalies": ["uniform", "pgd:0.1"],
     "ablation": ["sensnorm norm=1"], "fresh_seeds": 0,
 }  # fmt: skip
 

@@ -65,10 +65,13 @@ class Number(Toy):
 
     def compute(self, load):
         self.note()
-        if self.dies and not os.path.exists(self.dies):
-            if self.dies != "always":
-                open(self.dies, "x").close()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.dies:
+            try:
+                if self.dies != "always":
+                    open(self.dies, "x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            except FileExistsError:  # this cell, or another one, has died already
+                pass
         if self.n < 0:
             raise ValueError(f"n must be at least 0, got {self.n}")
         net = load(self.net)
