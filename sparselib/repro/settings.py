@@ -162,6 +162,14 @@ def detector(text):
     return name, options
 
 
+def detections(nets, texts, anomalies):
+    """Return the cells that score every network with every detector (as text) on every anomaly."""
+    return [
+        measurements.Detection(model=net, detector=name, options=options, anomaly=anomaly)
+        for net in nets for name, options in map(detector, texts) for anomaly in anomalies
+    ]  # fmt: skip
+
+
 def _value(text):
     return float("inf") if text == "inf" else yaml.safe_load(text)
 
@@ -214,3 +222,5 @@ Detectors = _list(str, _detector)
 Anomalies = _list(str, _anomaly)
 Synthetic = Annotated[str, AfterValidator(partial(_known, "outliers", tuple(data.SYNTHETIC)))]
 Objectives = _list(str, partial(_known, "objective", subnetworks.OBJECTIVES))
+Seeds = Annotated[StrictInt, Field(ge=1, le=100, description="number of seeds: 0, 1, …")]
+Finetuning = Annotated[Epochs, Field(description="training epochs after pruning")]

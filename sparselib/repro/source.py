@@ -37,6 +37,7 @@ MACHINERY = {
         "published",
         "runner",
         "settings",
+        "sparsity_figures",
         "source",
         "store",
     )
