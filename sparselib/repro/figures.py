@@ -137,7 +137,10 @@ class StructureAndCost(Parameters):
         }
         for p, scale, s, scratch, f, lr, m, eps, n, c, near in (
             ("digits", {"epochs": 12}, [0.7, 0.9], [0.7], 8, 0.01, 5, 0.1, 500, 80, ["heldout"]),
-            ("mnist", {"train_limit": 2000, "test_limit": 200, "epochs": 3}, [0.8], [0.8], 2, 5e-3, 3, 0.1, 200, 60, ["heldout"]),
+            (
+                "mnist", {"train_limit": 2000, "test_limit": 200, "epochs": 3},
+                [0.8], [0.8], 2, 5e-3, 3, 0.1, 200, 60, ["heldout"],
+            ),
             ("cifar10", {}, [0.5, 0.7, 0.9], [0.5, 0.7, 0.9], 10, 2e-3, 5, 2 / 255, 1000, 200, ["svhn"]),
         )
     }  # fmt: skip
