@@ -1,35 +1,52 @@
-"""How much faster two workers are than one, on the grid of figure 5 (profile digits).
+"""How much faster two workers are than one, and whether they find the same: whole grids of the profile digits.
 
-    python benchmarks/jobs.py [--seeds 5] [--rounds 3] [--jobs 2]
+    python benchmarks/jobs.py [--figure 1 2 …] [--seeds 5] [--rounds 1] [--jobs 2]
 
-Each run computes the whole grid into a store of its own, in a process of its own, so the start of the workers counts.
-One worker and several take turns; medians are compared. The target, 1.7, is for a machine with nothing else to do:
-what others used meanwhile is shown beside, and the CPU seconds of the runs themselves, which depend on it little.
+Each run computes the figures' grids (without --figure: all of them, for half an hour and more) into a store of its
+own, in a process of its own, so the start of the workers counts. One worker and several take turns; medians are
+compared, and every cell of every store with the same cell of the first: rows must be equal to the last bit.
+The target, 1.7, is for a machine with nothing else to do: what others used meanwhile is shown beside, and the CPU
+seconds of the runs themselves, which depend on it little.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+
+from sparselib.repro.published import MEASURED
 
 TARGET = 1.7
 
 
-def run(jobs, seeds):
-    """Return the seconds of one run, the CPU seconds it used, and how many cores other processes used meanwhile."""
-    command = [sys.executable, "-m", "sparselib", "reproduce", "--figure", "5", "--rows-only"]
-    options = ["--jobs", str(jobs), "--set", f"seeds={seeds}", "--set", f"fresh_seeds={seeds}"]
+def run(jobs, figures, seeds):
+    """Return the seconds of one run, the CPU seconds it used, how many cores others used meanwhile, and its rows."""
+    command = [sys.executable, "-m", "sparselib", "reproduce", "--rows-only", "--jobs", str(jobs)]
+    options = [word for number in figures for word in ("--figure", number)]
+    options += ["--set", f"seeds={seeds}"]
+    if not figures or "5" in figures:
+        options += ["--set", f"fresh_seeds={seeds}"]
     with tempfile.TemporaryDirectory() as folder:
         busy, own, started = _busy(), os.times(), time.perf_counter()
-        subprocess.run(
-            [*command, *options], check=True, capture_output=True, env={**os.environ, "SPARSELIB_STORE": folder}
-        )
+        environment = {**os.environ, "SPARSELIB_STORE": folder}
+        subprocess.run([*command, *options], check=True, capture_output=True, env=environment)
         seconds, after = time.perf_counter() - started, os.times()
         used = after.children_user + after.children_system - own.children_user - own.children_system
-        return seconds, used, max(0.0, (_busy() - busy - used) / seconds)
+        return seconds, used, max(0.0, (_busy() - busy - used) / seconds), _rows(Path(folder))
+
+
+def _rows(folder):
+    """Return {cell: its rows} of a store, without what no second run repeats."""
+    found = {}
+    for path in sorted((folder / "cells").rglob("*.json")):
+        rows = json.loads(path.read_text())["record"]["rows"]
+        found[path.name] = [row for row in rows if row["metric"] not in MEASURED]
+    return found
 
 
 def _busy():
@@ -44,22 +61,33 @@ def _busy():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--figure", nargs="*", default=[])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     found = {1: [], arguments.jobs: []}
     for _ in range(arguments.rounds):
         for jobs, runs in found.items():
-            runs.append(run(jobs, arguments.seeds))
-    print(f"figure 5, {arguments.seeds} seeds, medians of {arguments.rounds}, {os.cpu_count()} cores\n")
+            runs.append(run(jobs, arguments.figure, arguments.seeds))
+    first, *others = [rows for runs in found.values() for *_, rows in runs]
+    named = "figures " + ", ".join(arguments.figure) if arguments.figure else "all figures"
+    print(
+        f"{named}, {arguments.seeds} seeds, medians of {arguments.rounds}, {os.cpu_count()} cores, {len(first)} cells\n"
+    )
     print("| jobs | seconds | CPU seconds | cores that others used |\n|---|---|---|---|")
+    medians = {}
     for jobs, runs in found.items():
-        seconds, used, others = (statistics.median(values) for values in zip(*runs, strict=True))
-        print(f"| {jobs} | {seconds:.1f} | {used:.1f} | {others:.2f} |")
-    one, several = (statistics.median(seconds for seconds, *_ in found[n]) for n in (1, arguments.jobs))
-    ratio = one / several
+        seconds, used, busy = (statistics.median(values) for values in list(zip(*runs, strict=True))[:3])
+        medians[jobs] = seconds
+        print(f"| {jobs} | {seconds:.1f} | {used:.1f} | {busy:.2f} |")
+    ratio = medians[1] / medians[arguments.jobs]
     print(f"\n{arguments.jobs} workers: {ratio:.2f} × faster (target with 2 on a free machine: ≥ {TARGET})")
+    for rows in others:
+        same = sum(rows.get(cell) == values for cell, values in first.items())
+        print(f"another store: {same} of {len(first)} cells have equal rows, {len(rows.keys() - first.keys())} are new")
+    if any(rows != first for rows in others):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
