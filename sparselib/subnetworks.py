@@ -29,7 +29,8 @@ def search(
 
     Args:
         model: trained (or not: a control), without masks; left untouched.
-        train: Samples. A fifth is held back; the masks with the lowest held-back loss over the epochs are returned.
+        train: Samples. A fifth is held back; the masks with the lowest held-back loss are returned, be they the first
+            ones or those after some epoch.
         sparsity: in [0, 1), the fraction of all prunable weights removed.
         objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise of deviation
             `noise` on half of the pixels), or "outlier" (outlier exposure on `outliers`, Samples of another kind).
@@ -63,7 +64,9 @@ def search(
     popups = {name: _Popup(layers[name].weight, init, seed, name) for names in counts for name in names}
     for name, popup in popups.items():
         parametrize.register_parametrization(layers[name], "weight", popup)
+    _choose(popups, counts)
     if batch_norm == "restated":
+        training.restate_batch_norm(learner, train)  # the first masks are judged as the later ones are
         for module in learner.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train()
@@ -144,19 +147,19 @@ def _choose(popups, counts):
 
 
 def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, progress):
-    """Return {name: mask} with the lowest loss on the held-back fifth."""
+    """Return {name: mask} with the lowest loss on the held-back fifth, the first masks included."""
+    if not epochs:
+        return {name: popup.mask for name, popup in popups.items()}
     device = device_of(learner)
     held_back, used = train.split(0.2, seed=seed)
     x, y = used.x.to(device), used.y.to(device)
+    held_x, held_y = held_back.x.to(device), held_back.y.to(device)
     optimizer = torch.optim.Adam([popup.scores for popup in popups.values()], lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * -(-len(x) // batch_size)))
-    order, best, lowest = seeds.generator(seed, "search"), None, math.inf
-    _choose(popups, counts)
-    if not epochs:
-        return {name: popup.mask for name, popup in popups.items()}
-    step = 0
-    for _ in tqdm(range(epochs), desc="searching masks", unit="epoch", disable=not progress, leave=False):
-        for index in torch.randperm(len(x), generator=order).split(batch_size):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch_size))
+    order, step, best, lowest = seeds.generator(seed, "search"), 0, None, math.inf
+    for epoch in tqdm(range(epochs + 1), desc="searching masks", unit="epoch", disable=not progress, leave=False):
+        batches = torch.randperm(len(x), generator=order).split(batch_size) if epoch else ()
+        for index in batches:
             value, _ = loss(learner, x[index], y[index], seed=seeds.derive(seed, "batch", step))
             optimizer.zero_grad()
             value.backward()
@@ -165,10 +168,9 @@ def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, p
             _choose(popups, counts)
             step += 1
         with evaluating(learner):
-            value, _ = loss(learner, held_back.x.to(device), held_back.y.to(device), seed=seeds.derive(seed, "held"))
-        if value.item() < lowest:
-            lowest = value.item()
-            best = {name: popup.mask.clone() for name, popup in popups.items()}
-    if best is None:
-        raise FloatingPointError(f"the loss of the search was never finite; lower lr (now {lr:g})")
+            now = loss(learner, held_x, held_y, seed=seeds.derive(seed, "held"))[0].item()
+        if not math.isfinite(now):
+            raise FloatingPointError(f"the held-back loss is {now} after {epoch} epochs; lower lr (now {lr:g})")
+        if now < lowest:
+            lowest, best = now, {name: popup.mask.clone() for name, popup in popups.items()}
     return best

@@ -68,6 +68,17 @@ def test_learnt_masks_beat_those_they_start_from(train, test):
     assert attacked(robust) > attacked(found)
 
 
+def test_the_first_masks_stay_when_none_is_better_on_held_back_data(trained, train):
+    first = _search(trained, train, 0.5, epochs=0)
+    wild = _search(trained, train, 0.5, epochs=3, lr=100.0)
+    for a, b in zip(masks.prunable(first).values(), masks.prunable(wild).values(), strict=True):
+        assert torch.equal(masks.mask_of(a), masks.mask_of(b))
+    with pytest.raises(FloatingPointError, match="held-back loss is nan after 0 epochs"):
+        broken = copy.deepcopy(trained)
+        broken[-1].bias.data.fill_(torch.nan)
+        _search(broken, train)
+
+
 def test_the_variant_with_batch_statistics_restates_them(trained, train):
     found = _search(trained, train, batch_norm="restated")
     assert not torch.equal(found[2].running_mean, trained[2].running_mean)

@@ -10,6 +10,8 @@ from sparselib.repro.networks import Masked, Scratch, Shrunk
 from sparselib.repro.settings import (
     PROFILES,
     Anomalies,
+    AttackSamples,
+    AttackSteps,
     Count,
     Detectors,
     Finetuning,
@@ -19,6 +21,7 @@ from sparselib.repro.settings import (
     Positive,
     Recipe,
     Seeds,
+    Severity,
     Shifts,
     SomeSparsities,
     Sparsities,
@@ -73,12 +76,12 @@ class Subnetworks(Parameters):
     eps: Positive = Field(description="radius of the attacks in L∞, in learning and in the test")
     noise: Positive = Field(description="standard deviation of the noise of the objective shift")
     outliers: Synthetic = Field(description="synthetic outliers of the objective outlier, not to be tested on")
-    shifts: Shifts = Field(description="kinds of distribution shift")
-    severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
+    shifts: Shifts
+    severity: Severity
     detectors: Detectors = Field(description="detectors, with options if any")
     anomalies: Anomalies = Field(description="kinds of anomaly")
-    attack_steps: Count = Field(description="steps of PGD")
-    attack_samples: Count = Field(description="attack so many test images")
+    attack_steps: AttackSteps
+    attack_samples: AttackSamples
 
     @model_validator(mode="after")
     def _outliers_unseen(self):

@@ -217,10 +217,13 @@ SomeSparsities = Annotated[Sparsities, AfterValidator(_some_positive)]
 Radii = _list(Positive)
 Recipe = Annotated[str, AfterValidator(_recipe)]
 Recipes = _list(str, _recipe)
-Shifts = _list(str, partial(_known, "shift", shifts.KINDS))
+Shifts = Annotated[_list(str, partial(_known, "shift", shifts.KINDS)), Field(description="kinds of distribution shift")]
 Detectors = _list(str, _detector)
 Anomalies = _list(str, _anomaly)
 Synthetic = Annotated[str, AfterValidator(partial(_known, "outliers", tuple(data.SYNTHETIC)))]
 Objectives = _list(str, partial(_known, "objective", subnetworks.OBJECTIVES))
 Seeds = Annotated[StrictInt, Field(ge=1, le=100, description="number of seeds: 0, 1, …")]
+Severity = Annotated[StrictInt, Field(ge=1, le=5, description="of the shifts, 1 to 5")]
+AttackSteps = Annotated[Count, Field(description="steps of PGD")]
+AttackSamples = Annotated[Count, Field(description="attack so many test images")]
 Finetuning = Annotated[Epochs, Field(description="training epochs after pruning")]

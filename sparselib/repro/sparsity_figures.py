@@ -8,6 +8,8 @@ from sparselib.repro.measurements import Attacked, AutoAttacked, Shifted
 from sparselib.repro.networks import weight_count
 from sparselib.repro.settings import (
     Anomalies,
+    AttackSamples,
+    AttackSteps,
     Count,
     Detectors,
     Finetuning,
@@ -17,6 +19,7 @@ from sparselib.repro.settings import (
     Radii,
     Recipes,
     Seeds,
+    Severity,
     Shifts,
     SomeSparsities,
     detections,
@@ -156,15 +159,15 @@ class Robustness(SparsityGrid):
     eps_l2: Radii = Field(description="radii of the attacks in L2")
     curve_linf: Radii = Field(description="a closer look at two networks a seed: radii in L∞")
     curve_l2: Radii = Field(description="a closer look: radii in L2")
-    attack_steps: Count = Field(description="steps of PGD")
-    attack_samples: Count = Field(description="attack so many test images")
+    attack_steps: AttackSteps
+    attack_samples: AttackSamples
     autoattack_eps: Positive = Field(description="radius of AutoAttack, in L∞")
     autoattack_samples: Limit = Field(description="AutoAttack so many test images; 0: none")
     autoattack_sparsity: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="the closer look is at the dense network and at the first recipe so sparse"
     )
-    shifts: Shifts = Field(description="kinds of distribution shift")
-    severity: Annotated[StrictInt, Field(ge=1, le=5)] = Field(description="of the shifts, 1 to 5")
+    shifts: Shifts
+    severity: Severity
 
     def cells(self):
         radii = [("linf", eps) for eps in self.eps_linf] + [("l2", eps) for eps in self.eps_l2]
