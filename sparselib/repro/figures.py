@@ -234,7 +234,7 @@ class Sensnorm(Parameters):
         }
         for p, f, eps, near, fresh, second_order in (
             ("digits", 10, 0.1, ["heldout"], 5, ["sensnorm criterion=crop", "sensnorm criterion=grasp"]),
-            ("mnist", 2, 0.1, ["heldout"], 3, []),
+            ("mnist", 2, 0.1, ["heldout"], 5, []),
             ("cifar10", 10, 2 / 255, ["svhn", "cifar100"], 3, []),
         )
     }  # fmt: skip

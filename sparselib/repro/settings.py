@@ -27,7 +27,7 @@ PROFILES = {
     },
     "mnist": {
         "dataset": "mnist", "held_out": ["8 - eight", "9 - nine"], "train_limit": 4000, "test_limit": 800,
-        "network": "resnet8", "width": 16, "epochs": 5, "batch_size": 128, "seeds": 3,
+        "network": "resnet8", "width": 16, "epochs": 5, "batch_size": 128, "seeds": 5,
     },
     "cifar10": {
         "dataset": "cifar10", "held_out": [], "train_limit": 0, "test_limit": 0,
