@@ -4,7 +4,7 @@
 
 Data: the training split of the digits only; no test image and no kind of anomaly of the figures' test sets is looked
 at. Of its classes, "7" is kept out of training here as a near kind. Networks: convnet, dense and pruned by magnitude to
-sparsity 0.8, from seeds that no figure uses (100, 101, …), trained on 80 % of the rest; the other 20 % are the
+sparsity 0.8, from seeds 100, 101, …, networks that no figure uses, trained on 80 % of the rest; the other 20 % are the
 ordinary inputs. Anomalies: the class kept out and mixed images (near), permuted pixels and uniform noise (far), made
 from the training split.
 

@@ -1,9 +1,9 @@
-"""How much faster two workers are than one, and whether they find the same: whole grids of the profile digits.
+"""How much faster several workers are than one, and whether they find the same: whole grids of the profile digits.
 
     python benchmarks/jobs.py [--figure 1 2 …] [--seeds 5] [--rounds 1] [--jobs 2]
 
-Each run computes the figures' grids (without --figure: all of them, for half an hour and more) into a store of its
-own, in a process of its own, so the start of the workers counts. One worker and several take turns; medians are
+Each run computes the figures' grids (without --figure: those of all pages, for half an hour and more) into a store of
+its own, in a process of its own, so the start of the workers counts. One worker and several take turns; medians are
 compared, and every cell of every store with the same cell of the first: rows must be equal to the last bit.
 The target, 1.7, is for a machine with nothing else to do: what others used meanwhile is shown beside, and the CPU
 seconds of the runs themselves, which depend on it little.
@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from sparselib.repro import parameters
 from sparselib.repro.published import MEASURED
 
 TARGET = 1.7
@@ -28,13 +29,12 @@ def run(jobs, figures, seeds):
     """Return the seconds of one run, the CPU seconds it used, how many cores others used meanwhile, and its rows."""
     command = [sys.executable, "-m", "sparselib", "reproduce", "--rows-only", "--jobs", str(jobs)]
     options = [word for number in figures for word in ("--figure", number)]
-    options += ["--set", f"seeds={seeds}"]
-    if not figures or "5" in figures:
-        options += ["--set", f"fresh_seeds={seeds}"]
+    known = {name for model in map(parameters.figure, figures or parameters.PAGES) for name in model.model_fields}
+    options += [word for name in ("seeds", "fresh_seeds") if name in known for word in ("--set", f"{name}={seeds}")]
     with tempfile.TemporaryDirectory() as folder:
         busy, own, started = _busy(), os.times(), time.perf_counter()
         environment = {**os.environ, "SPARSELIB_STORE": folder}
-        subprocess.run([*command, *options], check=True, capture_output=True, env=environment)
+        subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, env=environment)
         seconds, after = time.perf_counter() - started, os.times()
         used = after.children_user + after.children_system - own.children_user - own.children_system
         return seconds, used, max(0.0, (_busy() - busy - used) / seconds), _rows(Path(folder))
@@ -66,12 +66,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.jobs < 2:
+        parser.error(f"--jobs must be at least 2, to be compared with 1, got {arguments.jobs}")
     found = {1: [], arguments.jobs: []}
     for _ in range(arguments.rounds):
         for jobs, runs in found.items():
             runs.append(run(jobs, arguments.figure, arguments.seeds))
     first, *others = [rows for runs in found.values() for *_, rows in runs]
-    named = "figures " + ", ".join(arguments.figure) if arguments.figure else "all figures"
+    named = "figures " + ", ".join(arguments.figure) if arguments.figure else "all pages"
     print(
         f"{named}, {arguments.seeds} seeds, medians of {arguments.rounds}, {os.cpu_count()} cores, {len(first)} cells\n"
     )

@@ -42,7 +42,8 @@ def search(
         init: "hydra" (|w| scaled to the layer's fan-in) or "edge-popup" (random).
         batch_norm: "frozen" keeps the statistics, so nothing but masks differs; "restated" learns the masks under
             batch statistics and measures them anew for the result (a variant: then something else was fitted, too).
-    Raises: ValueError for arguments out of range, outliers missing or overlapping with `unseen`.
+    Raises: ValueError for arguments out of range, outliers missing or overlapping with `unseen`;
+        FloatingPointError for a model whose loss is not finite.
     """
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
     checks.choice("init", init, INITS)
@@ -65,17 +66,17 @@ def search(
     for name, popup in popups.items():
         parametrize.register_parametrization(layers[name], "weight", popup)
     _choose(popups, counts)
-    if batch_norm == "restated":
-        training.restate_batch_norm(learner, train)  # the first masks are judged as the later ones are
+    restated = batch_norm == "restated"
+    if restated:
         for module in learner.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train()
-    best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, progress)
+    best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress)
 
     found = copy.deepcopy(model)
     for name, layer in masks.prunable(found).items():
         masks.set_mask(layer, best.get(name, torch.ones_like(layer.weight, dtype=torch.bool)))
-    if batch_norm == "restated":
+    if restated:
         training.restate_batch_norm(found, train)
     return found
 
@@ -146,7 +147,7 @@ def _choose(popups, counts):
             popups[name].mask.copy_(mask.view_as(popups[name].mask))
 
 
-def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, progress):
+def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress):
     """Return {name: mask} with the lowest loss on the held-back fifth, the first masks included."""
     if not epochs:
         return {name: popup.mask for name, popup in popups.items()}
@@ -167,10 +168,12 @@ def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, p
             schedule.step()
             _choose(popups, counts)
             step += 1
+        if restated:
+            training.restate_batch_norm(learner, used)
         with evaluating(learner):
             now = loss(learner, held_x, held_y, seed=seeds.derive(seed, "held"))[0].item()
-        if not math.isfinite(now):
-            raise FloatingPointError(f"the held-back loss is {now} after {epoch} epochs; lower lr (now {lr:g})")
+        if not epoch and not math.isfinite(now):
+            raise FloatingPointError(f"the model's loss under the first masks is {now}: nothing can be learnt from it")
         if now < lowest:
             lowest, best = now, {name: popup.mask.clone() for name, popup in popups.items()}
     return best

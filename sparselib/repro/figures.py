@@ -265,7 +265,7 @@ class Sensnorm(Parameters):
         ]  # fmt: skip
 
     def fresh(self):
-        """Return dense networks of seeds that nothing was looked at before."""
+        """Return dense networks of further seeds, which nothing was looked at on before."""
         return [self.trained(self.FRESH + i) for i in range(self.fresh_seeds)]
 
     def cells(self):

@@ -190,7 +190,7 @@ def _make(cell, store):
     return seconds
 
 
-@lru_cache(maxsize=8)  # an ensemble reads several, and the next one mostly the same
+@lru_cache(maxsize=2)
 def _network(folder, what, key):
     return Store(folder).model(what, key, device=project.device())
 
