@@ -43,7 +43,10 @@ def versions():
 
 @cache
 def commit():
-    """Return the short commit of the project, with "+changes" when tracked files differ from it; else "unknown"."""
+    """Return the short commit of the project, with "+changes" when tracked files differ from it; else "unknown".
+
+    Published rows do not count: they are written while others are being computed, and decide nothing.
+    """
 
     def git(*arguments):
         done = subprocess.run(["git", "-C", str(root()), *arguments], capture_output=True, text=True, timeout=30)
@@ -51,7 +54,7 @@ def commit():
 
     try:
         short = git("rev-parse", "--short=10", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no") if short else None
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results") if short else None
     except (OSError, subprocess.TimeoutExpired):
         short = None
     if not short:

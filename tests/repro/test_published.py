@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 
 import pandas as pd
 import pytest
@@ -190,3 +191,23 @@ def test_verify_says_what_is_missing(monkeypatch, capsys, tmp_path, results):
     code, out, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "mnist")
     assert code == 1 and "dataset 'mnist': its files are missing" in err and "Traceback" not in err
     assert len([line for line in err.splitlines() if line.startswith("sparselib: ")]) == 1
+
+
+def test_the_commit_says_changes_but_for_published_rows(tmp_path, monkeypatch):
+    def git(*arguments):
+        own = ("-c", "user.name=n", "-c", "user.email=e")
+        subprocess.run(["git", "-C", str(tmp_path), *own, *arguments], check=True, capture_output=True)
+
+    (tmp_path / "results").mkdir()
+    code, rows = tmp_path / "code.py", tmp_path / "results" / "rows.csv"
+    for file in (code, rows):
+        file.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
+    commit = project.commit.__wrapped__
+    rows.write_text("2")
+    clean = commit()
+    code.write_text("2")
+    assert len(clean) == 10 and commit() == clean + "+changes"
