@@ -91,10 +91,10 @@ class Run:
         """
         if of is not None and not of.live:
             name, caption = f"{name}-{of.profile}", f"**Published, {of.scale}.** {caption}"
-            origin = _origin(of.parameters, _commits(of.rows), of.rows)
+            origin = _origin(of.parameters, _commits(of.rows))
             stamp = _stamp(of.parameters, origin, f"{_work(of.rows)}, published in results/{of.profile}/")
         else:
-            origin = _origin(self.parameters, project.commit(), self._rows)
+            origin = _origin(self.parameters, project.commit())
             stamp = _stamp(self.parameters, origin, self._effort())
         fig.text(0.99, -0.02, origin, ha="right", va="top", fontsize=7, color="#555555")
         buffer = io.StringIO()
@@ -174,21 +174,10 @@ def _emphasised(text):
     return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(str(text)))
 
 
-def _origin(p, commit, rows=None):
-    seeds = p.seed_list() if rows is None or not len(rows) else sorted(rows["seed"].astype(int).unique())
-    word = "seed" if len(seeds) == 1 else "seeds"
-    return f"{p.profile}: {p.dataset}, {p.network} · {word} {_ranges(seeds)} · commit {commit}"
-
-
-def _ranges(numbers):
-    """Return ascending integers in few words: "0–4, 100"."""
-    runs = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+def _origin(p, commit):
+    seeds = p.seed_list()
+    seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}–{seeds[-1]}"
+    return f"{p.profile}: {p.dataset}, {p.network} · {seeds} · commit {commit}"
 
 
 def _commits(rows):

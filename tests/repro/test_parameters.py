@@ -1,12 +1,11 @@
 import shlex
 
 import nbformat
-import pandas as pd
 import pytest
 
 from sparselib.repro import cli, gates, notebooks
 from sparselib.repro import parameters as typed
-from sparselib.repro.figure import _origin, rerun_command
+from sparselib.repro.figure import rerun_command
 from sparselib.repro.networks import weight_count
 
 SENSNORM = typed.FIGURES["05_sensnorm"]
@@ -205,11 +204,3 @@ def test_executed_notebooks_that_failed_or_show_nothing_are_refused():
     stopped.metadata["papermill"] = {"exception": True}
     with pytest.raises(gates.GateError, match="papermill reports an exception"):
         gates.check_executed(stopped, "05_sensnorm")
-
-
-def test_the_stamp_names_the_seeds_of_the_rows():
-    p = typed.resolve(SENSNORM, {"profile": "digits"})
-    rows = pd.DataFrame({"seed": [1, 100, 0, 2, 101, 2]})
-    assert _origin(p, "abc", rows) == "digits: digits, convnet · seeds 0–2, 100–101 · commit abc"
-    assert _origin(p, "abc", rows[:1]) == "digits: digits, convnet · seed 1 · commit abc"
-    assert "seeds 0–4" in _origin(p, "abc")
