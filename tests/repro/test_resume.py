@@ -106,8 +106,9 @@ def test_ctrl_c_ends_with_130_and_no_worker_is_left(tmp_path):
     command = [sys.executable, "-m", "sparselib", "reproduce", "--figure", "5", "--rows-only", "--jobs", "2", *sets]
     environment = {**os.environ, "SPARSELIB_STORE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd=ROOT
-    ) as run:
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it in what runs behind
+    ) as run:  # fmt: skip
         _wait_for(lambda: len(list(tmp_path.glob("cells/*/*.json"))) > 3)
         workers = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
         os.killpg(run.pid, signal.SIGINT)  # as the terminal does it: to the workers, too
