@@ -170,22 +170,27 @@ def against_cost(rows, *, cost, series, xlabel, ylabel, panels=None, wrap=2, cha
 def verdicts(counts):
     """Return a figure of stacked bars: one for each claim and scale, cut into supported, undecided, contradicted.
 
+    All bars are equally long, for claims have few comparisons or hundreds; the numbers say how many.
+
     Args: counts: DataFrame with the columns claim, scale, supported, undecided, contradicted.
     """
     looks = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
     with style():
         fig, axis = plt.subplots(figsize=(7, 0.9 + 0.42 * len(counts)))
         names = [f"{c}, {s}" for c, s in zip(counts["claim"], counts["scale"], strict=True)]
-        left = counts["supported"] * 0
+        total = counts[list(looks)].sum(axis=1)
+        left = 0 * total
         for name, (colour, hatch) in looks.items():
-            bars = axis.barh(names, counts[name], left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+            share = 100 * counts[name] / total
+            bars = axis.barh(names, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
             labels = [str(n) if n else "" for n in counts[name]]
             axis.bar_label(
                 bars, labels, label_type="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
             )
-            left = left + counts[name]
+            left = left + share
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel("comparisons")
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("% of the comparisons")
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(looks), frameon=False)
         return fig
