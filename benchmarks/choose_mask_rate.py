@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sparselib import data, objectives, subnetworks, training
+from sparselib import data, subnetworks, training
 from sparselib.models import evaluating
 from sparselib.repro import parameters
 from sparselib.repro.cells import inliers
@@ -33,20 +33,15 @@ def measure(p, seed):
     dense = cell.initial()
     training.fit(dense, train, epochs=cell.epochs, lr=cell.lr, seed=seed, **cell.options())
     outliers, unseen = (data.outliers(p.outliers, part, seed=seed, split="train") for part in (train, judge))
-    losses = {
-        "clean": objectives.clean,
-        "adversarial": objectives.Adversarial(p.eps, method="trades"),
-        "shift": objectives.HalfNoise(p.noise),
-        "outlier": objectives.OutlierExposure(unseen.x),
-    }
     for objective in p.objectives:
+        own_loss = subnetworks._objective(objective, unseen, (), p.eps, p.noise)  # the very one that a search descends
         for rate in RATES:
             found = subnetworks.search(
                 dense, train, max(p.mask_sparsities), objective=objective, outliers=outliers, eps=p.eps, noise=p.noise,
                 epochs=p.mask_epochs, batch_size=p.batch_size, lr=rate, seed=seed, progress=False,
             )  # fmt: skip
             with evaluating(found):
-                loss, _ = losses[objective](found, judge.x, judge.y, seed=seed)
+                loss, _ = own_loss(found, judge.x, judge.y, seed=seed)
             yield objective, rate, loss.item(), training.accuracy(found, judge)
 
 

@@ -10,7 +10,6 @@ seconds of the runs themselves, which depend on it little.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from sparselib.repro import parameters
 from sparselib.repro.published import MEASURED
+from sparselib.repro.store import Store
 
 TARGET = 1.7
 
@@ -42,11 +42,11 @@ def run(jobs, figures, seeds):
 
 def _rows(folder):
     """Return {cell: its rows} of a store, without what no second run repeats."""
-    found = {}
-    for path in sorted((folder / "cells").rglob("*.json")):
-        rows = json.loads(path.read_text())["record"]["rows"]
-        found[path.name] = [row for row in rows if row["metric"] not in MEASURED]
-    return found
+    store = Store(folder)
+    return {
+        path.stem: [row for row in store.get(path.parent.name, path.stem)["rows"] if row["metric"] not in MEASURED]
+        for path in sorted((folder / "cells").rglob("*.json"))
+    }
 
 
 def _busy():
