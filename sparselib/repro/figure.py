@@ -152,8 +152,7 @@ class Run:
 
 def rows_of(parameters):
     """Return the tidy rows of a page's cells as a DataFrame, computing first what the store lacks."""
-    store = Store(project.store_folder())
-    cells = list({cell.key: cell for cell in parameters.cells()}.values())
+    store, cells = Store(project.store_folder()), parameters.cells()
     runner.compute(cells, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count())))
     rows = runner.rows(cells, store)
     rows.insert(0, "profile", parameters.profile)

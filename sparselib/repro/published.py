@@ -44,8 +44,7 @@ def folder(profile):
 
 def write(parameters, store):
     """Write the rows of a figure, all of which must be in the store. Returns the files, [] when nothing has changed."""
-    cells = parameters.cells()
-    rows = runner.rows(list({cell.key: cell for cell in cells}.values()), store)
+    rows = runner.rows(parameters.cells(), store)
     rows = rows.assign(profile=parameters.profile, figure=parameters.notebook)
     rows = rows[[*COLUMNS, *(c for c in rows.columns if c not in COLUMNS)]]
     same = {name: rows[name].iloc[0] for name in LONG if rows[name].nunique() == 1}

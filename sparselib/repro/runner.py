@@ -207,9 +207,12 @@ def _wait_until_visible(cells, store, patience=60):
 
 
 def rows(cells, store):
-    """Return the tidy rows of the cells, in their order, as a DataFrame with provenance. All must be in the store."""
+    """Return the tidy rows of the cells, each once, in their order, as a DataFrame with provenance.
+
+    All must be in the store.
+    """
     table = []
-    for cell in cells:
+    for cell in {cell.key: cell for cell in cells}.values():
         record = store.get(cell.what, cell.key)
         if record is None:
             raise CellError(f"{cell}: not in the store {store.folder}; compute it first")

@@ -66,8 +66,12 @@ def _usual_radii(p, rows):
     """Return the rows without those of attacks that only the closer look has."""
     if not hasattr(p, "eps_linf"):
         return rows
-    usual = {f"{a} linf {e:g}" for a in ("fgsm", "pgd") for e in p.eps_linf} | {f"pgd l2 {e:g}" for e in p.eps_l2}
-    return rows[(rows["task"] != "attack") | rows["condition"].isin(usual)]
+    return rows[(rows["task"] != "attack") | rows["condition"].isin(_conditions(p.eps_linf, p.eps_l2))]
+
+
+def _conditions(linf, l2):
+    """Return the conditions of FGSM and PGD at these radii."""
+    return {f"{a} linf {e:g}" for a in ("fgsm", "pgd") for e in linf} | {f"pgd l2 {e:g}" for e in l2}
 
 
 def closer(p, rows):
@@ -75,16 +79,14 @@ def closer(p, rows):
     network and of the sparse one of the closer look. At radius 0 it is the clean accuracy."""
     own = rows[(rows["width"] == p.width) & (rows["training"] == "standard") & (rows["metric"] == "accuracy")]
     sparse = (own["recipe"] == p.recipes[0]) & (own["sparsity"] == p.autoattack_sparsity) & (own["epochs"] == p.epochs)
-    part = own[sparse | _dense(p, own)].drop_duplicates(["key", "condition"])
+    part = own[sparse | _dense(p, own)]
     part = part.assign(network=part["recipe"], value=100 * part["value"])
     clean = part[part["task"] == "classification"].assign(eps=0.0)
-    attacked = part[part["condition"].str.startswith(("pgd", "fgsm"))]
+    attacked = part[part["condition"].isin(_conditions(p.curve_linf, p.curve_l2))]
     attacked = attacked.assign(
         **attacked["condition"].str.split(expand=True).set_axis(["attack", "norm", "eps"], axis=1)
     )
-    asked = {f"pgd {norm} {eps:g}" for norm, radii in (("linf", p.curve_linf), ("l2", p.curve_l2)) for eps in radii}
-    asked |= {f"fgsm linf {eps:g}" for eps in p.curve_linf}
-    attacked = attacked[attacked["condition"].isin(asked)].astype({"eps": float})
+    attacked = attacked.astype({"eps": float})
     ways = attacked[["attack", "norm"]].drop_duplicates().itertuples(index=False)
     starts = [clean.assign(attack=attack, norm=norm) for attack, norm in ways]
     return pd.concat([*starts, attacked], ignore_index=True)[["network", "norm", "attack", "eps", "seed", "value"]]
@@ -130,6 +132,15 @@ def noisy_labels(p, rows):
         return "dense" if row["epochs"] == p.noisy_epochs else "fewer epochs"
 
     return part.assign(name=part.apply(name, axis=1))
+
+
+def by_name(rows, chosen):
+    """Return {NETWORK…, name, measure, value} in long form for drawing, the names in the order of the rows."""
+    names = rows.drop_duplicates(NETWORK).set_index(NETWORK)["name"]
+    long = measures(rows)[chosen].melt(ignore_index=False, var_name="measure", value_name="value")
+    long = long.join(names).reset_index().dropna(subset="value")
+    order = list(rows["name"].unique())  # the dense network and the controls first
+    return long.sort_values("name", key=lambda name: name.map(order.index), kind="stable")
 
 
 def lines(table, chosen):
