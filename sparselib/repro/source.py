@@ -1,8 +1,9 @@
 """Which code a result depends on: the definitions of this package reachable from where the computation starts.
 
 Static and by name: from a definition's syntax tree, every name and attribute that leads to another definition of the
-package is followed. Comments, docstrings and layout do not count. It errs on the safe side (a local name that equals
-a definition's counts as it), so that what changed is never missed as long as code is reached by name.
+package is followed. Comments, docstrings, layout and the annotations of functions do not count; nor does the place of
+a definition, so that code may move between modules and every result stays. It errs on the safe side (a local name that
+equals a definition's counts as it), so that what changed is never missed as long as code is reached by name.
 
 Two things are not followed. TABLES map names to functions, or list the kinds of cells: a cell says which entry it
 takes, and its inputs' own keys speak for them. And the MACHINERY that decides when to compute does not decide what
@@ -84,7 +85,7 @@ def _module_file(dotted):
 
 @cache
 def _module(dotted):
-    return _Module(ast.parse(_module_file(dotted).read_text()))
+    return _Module(ast.parse(_module_file(dotted).read_text(encoding="utf-8")))
 
 
 def _is_module(dotted):
@@ -113,6 +114,20 @@ def _dotted(node):
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
+def _target(chain, module):
+    """Return (module, symbol) that an attribute chain "a.b.c" leads to through the module's imports, or None."""
+    first, *rest = chain.split(".")
+    if first not in module.imports:
+        return None
+    target = module.imports[first]
+    # The longest prefix that is a module, then one name in it.
+    while rest and _is_module(f"{target}.{rest[0]}"):
+        target = f"{target}.{rest.pop(0)}"
+    if rest and _is_module(target):
+        target = f"{target}.{rest[0]}"
+    return _resolve(target)
+
+
 def _uses(nodes, module):
     """Return the set of (module, symbol) that the syntax trees name."""
     found, seen = set(), set()
@@ -120,19 +135,11 @@ def _uses(nodes, module):
         if id(node) in seen or not isinstance(getattr(node, "ctx", None), ast.Load):
             continue
         chain = _dotted(node) if isinstance(node, (ast.Attribute, ast.Name)) else None
-        if chain is None:
+        if chain is None or chain.split(".")[0] not in module.imports:
             continue
-        first, *rest = chain.split(".")
-        if first in module.imports:
-            target = module.imports[first]
-            # The longest prefix that is a module, then one name in it.
-            while rest and _is_module(f"{target}.{rest[0]}"):
-                target = f"{target}.{rest.pop(0)}"
-            if rest and _is_module(target):
-                target = f"{target}.{rest[0]}"
-            if resolved := _resolve(target):
-                found.add(resolved)
-            seen.update(id(n) for n in ast.walk(node))  # `data` within `data.load` is not the whole module
+        if resolved := _target(chain, module):
+            found.add(resolved)
+        seen.update(id(n) for n in ast.walk(node))  # `data` within `data.load` is not the whole module
     return found
 
 
@@ -141,16 +148,54 @@ def _local_uses(nodes, dotted, module):
     return {(dotted, name) for name in names if name in module.definitions}
 
 
-def _text(nodes):
-    """Return the code of the syntax trees without docstrings, comments and layout."""
-    parts = []
-    for node in nodes:
-        copy = ast.parse(ast.unparse(node))
-        for inner in ast.walk(copy):
-            if isinstance(getattr(inner, "body", None), list) and inner.body and _is_docstring(inner.body[0]):
-                inner.body = inner.body[1:] or [ast.Pass()]
-        parts.append(ast.unparse(copy))
-    return "\n".join(parts)
+class _Essence(ast.NodeTransformer):
+    """Leaves what a definition computes: no docstrings, no annotations of functions, no paths of modules."""
+
+    def __init__(self, module):
+        self._module = module
+
+    def _function(self, node):
+        node.returns = None
+        arguments = node.args
+        for argument in (
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            arguments.vararg,
+            arguments.kwarg,
+        ):
+            if argument is not None:
+                argument.annotation = None
+        return self._body(node)
+
+    def _body(self, node):
+        if node.body and _is_docstring(node.body[0]):
+            node.body = node.body[1:] or [ast.Pass()]
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = _function
+    visit_ClassDef = _body
+
+    def visit_Attribute(self, node):
+        """Let `metrics.cost` and `costs.cost` be the same where they lead to the same definition."""
+        chain = _dotted(node)
+        for end in range(chain.count(".") if chain else 0, 0, -1):
+            head, rest = chain.split(".")[: end + 1], chain.split(".")[end + 1 :]
+            found = _target(".".join(head), self._module)
+            if found is None:
+                return node
+            if found[1] == head[-1]:
+                short = ast.Name(found[1], ast.Load())
+                for name in rest:
+                    short = ast.Attribute(short, name, ast.Load())
+                return short
+        return self.generic_visit(node)
+
+
+def _text(nodes, module):
+    """Return the code of the syntax trees without docstrings, comments, layout, annotations and paths of modules."""
+    copies = [ast.parse(ast.unparse(node)) for node in nodes]
+    return "\n".join(ast.unparse(_Essence(module).visit(copy)) for copy in copies)
 
 
 def _closure(start, *, stop=frozenset()):
@@ -175,7 +220,7 @@ def _follow(dotted, symbol):
         else:
             nodes = module.definitions[symbol]
         nodes = [*nodes, *module.loose]
-        digest = hashlib.sha256(_text(nodes).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(_text(nodes, module).encode()).hexdigest()[:16]
         module.followed[symbol] = digest, _uses(nodes, module) | _local_uses(nodes, dotted, module)
     return module.followed[symbol]
 
@@ -200,8 +245,9 @@ def of_script(text):
 
 
 def digest(symbols):
-    """Return one digest for a dict of them."""
-    return hashlib.sha256(repr(sorted(symbols.items())).encode()).hexdigest()[:16]
+    """Return one digest for a dict of them; in which module a definition stands does not count."""
+    placeless = sorted((label.rpartition(".")[2], text) for label, text in symbols.items())
+    return hashlib.sha256(repr(placeless).encode()).hexdigest()[:16]
 
 
 def changes(old, new):

@@ -53,11 +53,21 @@ def test_only_what_can_be_reached_counts(package):
         ("return x + LIMIT", "return (x +\n        LIMIT)  # why", []),
         ("def far(x): return x", "def far(x): return -x", []),
         ('"far": None', '"far": 0', []),
+        ("used(x):", "used(x: float = 0) -> float:", ["toy.b.used"]),  # the default counts, the types do not
+        ("used(x):", "used(x: float) -> float:", []),
     ],
 )
 def test_what_changes_the_digest(package, old, new, changed):
     before = package(a=A, b=B)
     assert source.changes(before, package(a=A, b=B.replace(old, new))) == changed
+
+
+def test_moved_code_keeps_its_digest(package):
+    before = source.digest(package(a=A, b=B))
+    moved = A.replace("b.LIMIT", "c.LIMIT").replace("from toy import b", "from toy import b, c")
+    b = B.replace("LIMIT = 3", "from toy.c import LIMIT")
+    assert source.digest(package(a=moved, b=b, c="LIMIT = 3\n")) == before
+    assert source.digest(package(a=moved, b=b, c="LIMIT = 4\n")) != before
 
 
 def test_a_module_handed_on_counts_whole(package):
