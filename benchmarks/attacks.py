@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
-from sparselib import attacks, data, models, training
+from sparselib import data, models, training
+from sparselib.robustness import attacks
 
 BATCH, STEPS = 128, 20
 NETWORKS = {"convnet": (8, 16, 10), "resnet8": (28, None, 3)}  # image size, width, epochs of training

@@ -17,8 +17,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sparselib import data, subnetworks, training
+from sparselib import data, training
 from sparselib.models import evaluating
+from sparselib.pruning import subnetworks
 from sparselib.repro import parameters
 from sparselib.repro.cells import inliers
 from sparselib.repro.figures import Subnetworks

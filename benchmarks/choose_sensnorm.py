@@ -19,7 +19,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sparselib import data, detectors, metrics, models, pruning, sensnorm, training
+from sparselib import data, models, pruning, training
+from sparselib.detection import detectors, metrics, sensnorm
 
 NEAR, FAR = ("kept out", "mixed"), ("permuted", "uniform")
 OPTIONS = {  # simpler values first

@@ -13,7 +13,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-from sparselib import criteria, metrics, models, pruning
+from sparselib import models, pruning
+from sparselib.pruning import costs, criteria
 
 
 def medians(contenders, repeats):
@@ -79,18 +80,18 @@ def shrinking(repeats):
     """Forward passes of resnet18, batch 64, with 75 % fewer multiplications."""
     net = models.build("resnet18", in_channels=3, num_classes=10, image_size=32).eval()
     x = torch.rand(64, 3, 32, 32)
-    dense = metrics.cost(net, x[:1], repeats=1).macs
+    dense = costs.cost(net, x[:1], repeats=1).macs
     low, high, small = 0.5, 0.95, None
     for _ in range(8):  # the sparsity at which three quarters of the multiplications are gone
         middle = (low + high) / 2
         small = pruning.shrink(pruning.prune(net, "random", middle, structured=True, scope="layer"))
-        low, high = (middle, high) if metrics.cost(small, x[:1], repeats=1).macs > dense / 4 else (low, middle)
+        low, high = (middle, high) if costs.cost(small, x[:1], repeats=1).macs > dense / 4 else (low, middle)
     masked = pruning.prune(net, "random", middle, structured=True, scope="layer")
     with torch.no_grad():
         found = medians(
             {n: lambda m=m: m(x) for n, m in {"dense": net, "masked": masked, "small": small}.items()}, repeats
         )
-    saved = 1 - metrics.cost(small, x[:1], repeats=1).macs / dense
+    saved = 1 - costs.cost(small, x[:1], repeats=1).macs / dense
     speed = found["dense"] / found["small"]
     lines = [(f"speed of the shrunk network, {saved:.0%} fewer multiplications", speed, "≥", 2.5)]
     show("Shrinking resnet18, batch 64", lines)

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 from torch.profiler import ProfilerActivity, profile
 
-from sparselib import masks, models, sensitivity, vision
+from sparselib import models, vision
+from sparselib.detection import sensitivity
+from sparselib.pruning import masks
 
 # name -> (channels, pixels, batch)
 NETWORKS = {"convnet": (1, 8, 64), "resnet8": (1, 28, 64), "resnet18": (3, 32, 16)}

@@ -1,7 +1,7 @@
 """Pruning, robustness attacks and SensNorm: the library behind the book.
 
-Each subject is one module: `from sparselib import data, models, pruning, attacks, detectors`.
-Submodules load on first use, so that `sparselib --help` does not wait for torch.
+Three wings bear the words of the paper's title: `pruning`, `robustness`, `detection`. They stand on `data`, `models`,
+`training`. Modules load on first use, so that `sparselib --help` does not wait for torch.
 """
 
 from importlib import import_module
@@ -9,10 +9,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _SUBJECTS = (
-    "attack_checks", "attacks", "autoattack", "baselines", "calibration", "certify", "channels", "checkpoints",
-    "checks", "costs", "criteria", "data", "detection", "detectors", "ensembles", "masks", "metrics", "models",
-    "objectives", "plots", "pruning", "schedules", "seeds", "sensitivity", "sensnorm", "shifts", "subnetworks",
-    "training", "verdict", "vision",
+    "checkpoints", "checks", "data", "detection", "models", "plots", "pruning", "robustness", "seeds", "training",
+    "verdict", "vision",
 )  # fmt: skip
 
 

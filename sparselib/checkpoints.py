@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sparselib import masks, models
+from sparselib import models
+from sparselib.pruning import masks
 
 
 def save_model(model, path):

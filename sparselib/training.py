@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from sparselib import checks, objectives, seeds
+from sparselib import checks, seeds
 from sparselib.models import device_of, evaluating, keeping_modes
+from sparselib.robustness import objectives
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparselib import metrics
+from sparselib.detection import metrics
 
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 pytestmark = pytest.mark.browser

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from sparselib import attacks, models, objectives, training
+from sparselib import models, training
+from sparselib.robustness import attacks, objectives
 
 
 def _net(seed=0):

@@ -10,13 +10,16 @@ from typing import Annotated
 import typer
 import yaml
 
-from sparselib import attacks, criteria, data, detectors, shifts
+from sparselib import data
+from sparselib.detection import detectors
+from sparselib.pruning import criteria
 from sparselib.repro import book, cluster, notebooks, project, published, runner, verify
 from sparselib.repro import parameters as typed
 from sparselib.repro.cells import CellError
 from sparselib.repro.gates import GateError
 from sparselib.repro.store import Store, StoreError
 from sparselib.repro.workers import WorkerError
+from sparselib.robustness import attacks, shifts
 
 app = typer.Typer(
     help="Recompute the figures of the book, or one of them with your own parameters.",

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StrictInt, field_validator
 
-from sparselib import checks, criteria, schedules
+from sparselib import checks
+from sparselib.pruning import criteria, schedules
 from sparselib.repro.networks import Pruned
 from sparselib.repro.settings import PROFILES, Count, Parameters, Sparsity
 

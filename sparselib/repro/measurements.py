@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 
-from sparselib import attacks, certify, checks, data, detectors, ensembles, metrics, shift_kinds, shifts, training
+from sparselib import checks, data, training
+from sparselib.detection import detectors, metrics
 from sparselib.models import device_of
+from sparselib.pruning import costs
 from sparselib.repro.cells import Cell, inliers, row
 from sparselib.repro.networks import Network
+from sparselib.robustness import attacks, certify, ensembles, shift_kinds, shifts
 
 BATCH = 256  # images in what is timed
 STEPS = 10  # of PGD, where attacked inputs are to be detected
@@ -158,7 +161,7 @@ class Certified(Measurement):
             row("certificate", condition, "accuracy", (predicted == y).double().mean()),
             row("certificate", condition, "certified", ((predicted == y) & (radius >= self.radius)).double().mean()),
             row("certificate", condition, "abstained", (predicted == certify.ABSTAIN).double().mean()),
-            row("cost", "certificate", "macs", (self.n + min(100, self.n)) * metrics.cost(net, x[:1], repeats=1).macs),
+            row("cost", "certificate", "macs", (self.n + min(100, self.n)) * costs.cost(net, x[:1], repeats=1).macs),
             row("cost", "certificate", "seconds", seconds / len(test)),
         ], None
 
@@ -222,7 +225,7 @@ class Ensembled(Cell):
             attacked = attacks.pgd(net, x, y, self.eps, loss=loss, steps=STEPS, early_stop=True, seed=seed)
             robust &= training.logits(net, attacked).argmax(1) == y
         batch = _on(nets[0], _batch(chosen))
-        cost = [metrics.cost(member, batch, repeats=self.repeats) for member in nets]
+        cost = [costs.cost(member, batch, repeats=self.repeats) for member in nets]
         rows = [
             row("classification", "clean", "accuracy", (logits.argmax(1) == y).double().mean()),
             row("attack", f"pgd linf {self.eps:g}", "accuracy", robust.double().mean()),

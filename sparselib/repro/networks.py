@@ -5,9 +5,11 @@ from typing import ClassVar
 
 import torch
 
-from sparselib import criteria, data, masks, models, objectives, pruning, schedules, seeds, subnetworks, training
+from sparselib import data, models, pruning, seeds, training
+from sparselib.pruning import criteria, masks, schedules, subnetworks
 from sparselib.repro import project
 from sparselib.repro.cells import Cell, Data, fingerprint, inliers, row
+from sparselib.robustness import objectives
 
 # By name, so that networks trained in the standard way do not depend on the code of attacks.
 TRAINING = {"adversarial": objectives.Adversarial}

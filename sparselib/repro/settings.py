@@ -14,10 +14,13 @@ from pydantic import (
     model_validator,
 )
 
-from sparselib import checks, criteria, data, detectors, models, schedules, shifts, subnetworks
+from sparselib import checks, data, models
+from sparselib.detection import detectors
+from sparselib.pruning import criteria, schedules, subnetworks
 from sparselib.repro import measurements
 from sparselib.repro.cells import Data
 from sparselib.repro.networks import Pruned, Trained
+from sparselib.robustness import shifts
 
 # What each scale means; a figure may refine it.
 PROFILES = {

@@ -18,14 +18,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
 TABLES = {
-    f"{NAME}.criteria.CRITERIA",
+    f"{NAME}.pruning.criteria.CRITERIA",
     f"{NAME}.data.SYNTHETIC",
-    f"{NAME}.detectors.DETECTORS",
+    f"{NAME}.detection.detectors.DETECTORS",
     f"{NAME}.models.MODELS",
     f"{NAME}.repro.measurements.ATTACKS",
     f"{NAME}.repro.networks.Network",
     f"{NAME}.repro.networks.TRAINING",
-    f"{NAME}.shift_kinds.SHIFTS",
+    f"{NAME}.robustness.shift_kinds.SHIFTS",
 }
 MACHINERY = {
     f"{NAME}.repro.{m}"
@@ -177,7 +177,7 @@ class _Essence(ast.NodeTransformer):
     visit_ClassDef = _body
 
     def visit_Attribute(self, node):
-        """Let `metrics.cost` and `costs.cost` be the same where they lead to the same definition."""
+        """Let `costs.cost` and `costs.cost` be the same where they lead to the same definition."""
         chain = _dotted(node)
         for end in range(chain.count(".") if chain else 0, 0, -1):
             head, rest = chain.split(".")[: end + 1], chain.split(".")[end + 1 :]

@@ -3,11 +3,14 @@
 import pytest
 import torch
 
-from sparselib import attacks, data, detectors, ensembles, masks, metrics, pruning, shifts, training
+from sparselib import data, pruning, training
+from sparselib.detection import detectors, metrics
+from sparselib.pruning import masks
 from sparselib.repro import measurements, settings
 from sparselib.repro.cells import Data, inliers
 from sparselib.repro.measurements import Attacked, AutoAttacked, Certified, Detection, Ensembled, Scored, Shifted
 from sparselib.repro.networks import Masked, Pruned, Scratch, Shrunk, Trained, weight_count
+from sparselib.robustness import attacks, ensembles, shifts
 
 DATA = Data(name="digits", held_out=("8", "9"), train_limit=300, test_limit=120)
 

@@ -1,0 +1,136 @@
+"""SensNorm: how sensitive the weights are on one input, as an anomaly score. And its kin.
+
+A pruning criterion says how much each weight matters for a loss. Measured on a single input, it says how much each
+weight matters to that input. An input of a kind that the network knows is settled: no weight matters much to its
+loss. Ayle et al. 2022, https://arxiv.org/abs/2207.04227.
+"""
+
+import torch
+from sklearn.covariance import LedoitWolf
+
+from sparselib import checks, seeds, training
+from sparselib.detection import scoring, sensitivity
+from sparselib.detection.scoring import Detector
+
+# The configuration that `detectors.build("sensnorm")` stands for. Chosen by benchmarks/choose_sensnorm.py on held-back
+# training data and synthetic outliers of it, by the rule that is written there, and not touched since.
+HEADLINE = {"criterion": "snip", "norm": 2, "target": "predicted", "aggregate": "all", "layers": "last"}
+
+REFERENCE_SAMPLES = 2000  # how many training inputs a reference or a profile is measured on, at most
+
+
+class SensNorm(Detector):
+    """‖S(θ; x)‖_p: the norm of the saliency S of a pruning criterion, measured on one input.
+
+    The defaults are the plain form; `detectors.build("sensnorm")` starts from `HEADLINE` instead.
+
+    Args:
+        criterion: "snip", S = θ⊙g; "crop" and "grasp", S = θ⊙Hg; "snap", θ⊙g summed over each unit.
+        norm: p > 0, or infinity.
+        target: of the loss that is differentiated: "predicted", cross-entropy of the predicted label; "logit", minus
+            its logit; "uniform", cross-entropy to all classes.
+        reference: None, the norm of S itself; "train", of its distance to the mean saliency of the training data under
+            their true labels.
+        standardise: with a reference, divide by the standard deviation over the training data.
+        aggregate: "all", one norm over all weights; "mean", the mean of the norms of the layers.
+        layers: "all", "last", or a list of weight names.
+        views: 1, or average the score over so many views of the input, shifted by up to a sixteenth of its side.
+        per_loss: divide the saliency by the loss.
+        budget: bytes of per-sample gradients to hold at most; no effect on the scores.
+    """
+
+    def __init__(
+        self, criterion="snip", norm=2, target="predicted", reference=None, aggregate="all", layers="all", views=1, *,
+        standardise=False, per_loss=False, budget=sensitivity.BUDGET,
+    ):  # fmt: skip
+        checks.choice("criterion", criterion, ("snip", "crop", "grasp", "snap"))
+        checks.choice("target", target, sensitivity.TARGETS)
+        checks.choice("aggregate", aggregate, sensitivity.AGGREGATES)
+        if norm != torch.inf:
+            checks.number("norm", norm, 0, low_open=True)
+        if reference not in (None, "train"):
+            raise ValueError(f"reference must be None or 'train', got {reference!r}")
+        if standardise and reference is None:
+            raise ValueError("standardise needs reference='train', got None")
+        self.views = checks.integer("views", views, low=1)
+        self.saliency = {
+            "criterion": criterion, "target": target, "per_loss": per_loss, "layers": layers, "budget": budget,
+        }  # fmt: skip
+        self.norm, self.aggregate, self.standardise = norm, aggregate, standardise
+        self.needs_train = reference == "train"
+        self.reference = self.scale = None
+
+    def _fit(self, model, x, y):
+        index = _some(len(x))
+        self.reference, scale = sensitivity.moments(model, x[index], y[index], **self.saliency)
+        self.scale = scale if self.standardise else None
+
+    def _score(self, x):
+        options = {"norm": self.norm, "aggregate": self.aggregate, "reference": self.reference, "scale": self.scale}
+        scores = [sensitivity.norms(self.model, view, **options, **self.saliency) for view in _views(x, self.views)]
+        return torch.stack(scores).mean(0)
+
+
+class SensitivityProfile(Detector):
+    """How unusual the *profile* of sensitivity over layers is, not how large it is.
+
+    Each input is described by the logarithms of its layer-wise SensNorms for every target; the score is the
+    Mahalanobis distance of that vector to the training data (one Gaussian, Ledoit-Wolf covariance).
+    """
+
+    needs_train = True
+
+    def __init__(self, criterion="snip", norm=2, *, budget=sensitivity.BUDGET):
+        checks.choice("criterion", criterion, ("snip", "snap"))
+        self.options = {"criterion": criterion, "norm": norm, "budget": budget}
+
+    def _vector(self, model, x):
+        parts = [sensitivity.profile(model, x, target=t, **self.options) for t in sensitivity.TARGETS]
+        return torch.cat(parts, 1).double().clamp_min(1e-30).log()  # (N, targets · layers)
+
+    def _fit(self, model, x, y):
+        vectors = self._vector(model, x[_some(len(x))])
+        self.centre = vectors.mean(0)
+        precision = LedoitWolf().fit(vectors.cpu().numpy()).precision_
+        self.precision = torch.from_numpy(precision).to(vectors)
+
+    def _score(self, x):
+        away = self._vector(self.model, x) - self.centre
+        return ((away @ self.precision) * away).sum(1).clamp_min(0).sqrt().to(x.dtype)
+
+
+class GradNorm(Detector):
+    """−‖∂L/∂W‖₁ of the last layer, for L = Σ_c −log p_c (Huang et al. 2021, https://arxiv.org/abs/2110.00218).
+
+    In closed form ‖h‖₁·‖K·p − 1‖₁, with the features h and probabilities p of K classes. The norm is *larger* for
+    inputs of a known kind, hence the sign. `layers="all"` takes all prunable weights instead, by the gradient engine,
+    and any model; the closed form needs one that ends in a linear layer.
+    """
+
+    def __init__(self, layers="last"):
+        self.layers = checks.choice("layers", layers, ("last", "all"))
+
+    def _score(self, x):
+        logits = training.logits(self.model, x)
+        classes = logits.shape[1]
+        if self.layers == "all":  # the engine's uniform target is L / K
+            norms = sensitivity.norms(self.model, x, criterion="gradient", target="uniform", norm=1)
+            return -classes * norms
+        h = scoring.features(self.model, x)
+        return -h.abs().sum(1) * (classes * logits.softmax(1) - 1).abs().sum(1)
+
+
+def _some(n):
+    """Return the indices of at most REFERENCE_SAMPLES of n samples, always the same."""
+    return torch.randperm(n, generator=seeds.generator(0, "reference"))[:REFERENCE_SAMPLES].sort().values
+
+
+def _views(x, count):
+    """Yield x, and `count` − 1 copies shifted by whole pixels, the same shift for every input."""
+    yield x
+    reach = max(1, min(x.shape[-2:]) // 16)
+    rng = seeds.generator(0, "views")
+    for _ in range(count - 1):
+        down, right = (torch.randint(-reach, reach + 1, (2,), generator=rng)).tolist()
+        padded = torch.nn.functional.pad(x, (reach,) * 4, mode="replicate")
+        yield padded[..., reach + down : reach + down + x.shape[-2], reach + right : reach + right + x.shape[-1]]

@@ -1,0 +1,108 @@
+"""What a network costs: parameters, multiplications, seconds, memory."""
+
+import statistics
+import time
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sparselib import checks
+from sparselib.models import device_of, evaluating
+from sparselib.pruning import masks
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one forward pass of a batch: `params` stored weights and biases; `nonzero` those that are not 0 (masked ones
+    are); `macs` multiply-accumulates of convolutions and linear layers, dense, over the batch; `seconds`, the median;
+    `peak_bytes` of the activations held at once, the input included, the parameters not."""
+
+    params: int
+    nonzero: int
+    macs: int
+    seconds: float
+    peak_bytes: int
+
+
+def cost(model, example, *, repeats=10):
+    """Return the Cost of a forward pass of `example` (N, C, H, W), in eval mode, without gradients.
+
+    Masked weights are multiplied like any other: only a shrunk network has fewer `macs` and takes fewer seconds.
+    """
+    checks.images(example, name="example")
+    checks.integer("repeats", repeats, low=1)
+    if not len(example):
+        raise ValueError("example must hold at least one input, got an empty batch")
+    kept = {id(masks.original(layer)): layer.weight for layer in masks.prunable(model).values()}
+    parameters = list(model.parameters())
+    nonzero = sum(int(kept.get(id(p), p).count_nonzero()) for p in parameters)
+    with evaluating(model), torch.no_grad():
+        macs = _macs(model, example)
+        peak = peak_bytes(model, example)
+        seconds = [_seconds(model, example) for _ in range(repeats + 1)][1:]  # the first warms up
+    return Cost(sum(p.numel() for p in parameters), nonzero, macs, statistics.median(seconds), peak)
+
+
+def _macs(model, example):
+    total = 0
+
+    def count(layer, inputs, output):
+        nonlocal total
+        fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
+        total += output.numel() * fan_in
+
+    hooks = [layer.register_forward_hook(count) for layer in masks.prunable(model).values()]
+    try:
+        model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def _seconds(model, example):
+    def now():
+        if device_of(model).type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    started = now()
+    model(example)
+    return now() - started
+
+
+class _Live(TorchDispatchMode):
+    """Adds up the bytes of the tensors that are alive, on any device."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.known = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        old = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in old and storage._cdata not in self.known:
+                    self.known.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        return result
+
+    def _gone(self, key, size):
+        self.known.discard(key)
+        self.now -= size
+
+
+def peak_bytes(run, example):
+    """Return the most bytes of tensors alive at once while `run(example)` runs, the example included."""
+    with _Live() as live:
+        run(example)
+    return live.peak + example.untyped_storage().nbytes()

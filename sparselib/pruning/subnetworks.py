@@ -1,0 +1,181 @@
+"""Subnetworks of a trained network, found by learning which weights to keep while the weights stay as they are.
+
+Each weight gets a score; the highest-scoring ones are kept; the gradient reaches the scores straight through the
+choice, so that it is ∂L/∂w_eff ⊙ w. Edge-popup (Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299) starts from
+random scores, HYDRA (Sehwag et al. 2020, https://arxiv.org/abs/2002.10509) from the size of the trained weights.
+"""
+
+import copy
+import math
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
+from sparselib import checks, data, seeds, training
+from sparselib.models import device_of, evaluating
+from sparselib.pruning import masks
+from sparselib.robustness import objectives
+
+OBJECTIVES = ("clean", "adversarial", "shift", "outlier")
+INITS = ("hydra", "edge-popup")
+BATCH_NORMS = ("frozen", "restated")
+
+
+def search(
+    model, train, sparsity, *, objective="clean", outliers=None, unseen=(), eps=0.1, noise=1.0, epochs=20,
+    batch_size=64, lr=None, scope="layer", keep_ends=True, init="hydra", batch_norm="frozen", seed=0, progress=True,
+):  # fmt: skip
+    """Return a copy of the model with learnt masks: its weights, biases and statistics are those of the model.
+
+    Args:
+        model: trained (or not: a control), without masks; left untouched.
+        train: Samples. A fifth is held back; the masks with the lowest held-back loss are returned, be they the first
+            ones or those after some epoch.
+        sparsity: in [0, 1), the fraction of all prunable weights removed.
+        objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise of deviation
+            `noise` on half of the pixels), or "outlier" (outlier exposure on `outliers`, Samples of another kind).
+        unseen: Samples that serve as outliers in a test later on; `outliers` must share no image with them.
+        epochs: of learning; 0 keeps the masks of the first scores: the largest weights ("hydra") or random ones.
+        lr: of Adam on the scores; default 0.01 per layer, 0.001 globally (scores compete across layers there).
+        scope: "layer" keeps the same fraction of each layer, "global" ranks all weights together.
+        keep_ends: the first and last layer keep all their weights; the others make up for it.
+        init: "hydra" (|w| scaled to the layer's fan-in) or "edge-popup" (random).
+        batch_norm: "frozen" keeps the statistics, so nothing but masks differs; "restated" learns the masks under
+            batch statistics and measures them anew for the result (a variant: then something else was fitted, too).
+    Raises: ValueError for arguments out of range, outliers missing or overlapping with `unseen`;
+        FloatingPointError for a model whose loss is not finite.
+    """
+    checks.number("sparsity", sparsity, 0, 1, high_open=True)
+    checks.choice("init", init, INITS)
+    checks.choice("scope", scope, ("layer", "global"))
+    checks.choice("batch_norm", batch_norm, BATCH_NORMS)
+    checks.integer("epochs", epochs, low=0)
+    checks.integer("batch_size", batch_size, low=1)
+    lr = (0.01 if scope == "layer" else 0.001) if lr is None else checks.number("lr", lr, 0, low_open=True)
+    if len(train) < 10:
+        raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
+    if any(masks.mask_of(layer) is not None for layer in masks.prunable(model).values()):
+        raise ValueError("model must have no masks yet: search starts from all weights (see masks.bare)")
+    loss = _objective(objective, outliers, unseen, eps, noise)
+    learner = masks.bare(model).eval()
+    layers = masks.prunable(learner)
+    counts = _counts(layers, sparsity, scope, keep_ends)
+    for parameter in learner.parameters():
+        parameter.requires_grad_(False)
+    popups = {name: _Popup(layers[name].weight, init, seed, name) for names in counts for name in names}
+    for name, popup in popups.items():
+        parametrize.register_parametrization(layers[name], "weight", popup)
+    _choose(popups, counts)
+    restated = batch_norm == "restated"
+    if restated:
+        for module in learner.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
+    best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress)
+
+    found = copy.deepcopy(model)
+    for name, layer in masks.prunable(found).items():
+        masks.set_mask(layer, best.get(name, torch.ones_like(layer.weight, dtype=torch.bool)))
+    if restated:
+        training.restate_batch_norm(found, train)
+    return found
+
+
+class _Popup(nn.Module):
+    """weight ↦ weight ⊙ mask, with the gradient passed straight through the mask to the scores."""
+
+    def __init__(self, weight, init, seed, name):
+        super().__init__()
+        bound = math.sqrt(6 / weight[0].numel())
+        if init == "hydra":
+            scores = bound * weight.detach().abs() / weight.detach().abs().max().clamp_min(1e-12)
+        else:
+            drawn = torch.rand(weight.shape, generator=seeds.generator(seed, "scores", name))
+            scores = (bound * (2 * drawn - 1)).to(weight)
+        self.scores = nn.Parameter(scores)
+        self.register_buffer("mask", torch.ones_like(scores, dtype=torch.bool))
+
+    def forward(self, weight):
+        return weight * (self.mask + self.scores - self.scores.detach())
+
+
+def _objective(name, outliers, unseen, eps, noise):
+    checks.choice("objective", name, OBJECTIVES)
+    if name != "outlier":
+        return {
+            "clean": objectives.clean,
+            "adversarial": objectives.Adversarial(eps, method="trades"),
+            "shift": objectives.HalfNoise(noise),
+        }[name]
+    if outliers is None or not len(outliers):
+        raise ValueError("objective 'outlier' needs outliers, got none")
+    for other in unseen:
+        if shared := data.overlap(outliers, other):
+            raise ValueError(f"outliers share {shared} images with the test outliers {other.name!r}")
+    return objectives.OutlierExposure(outliers.x)
+
+
+def _counts(layers, sparsity, scope, keep_ends):
+    """Return {names that compete: how many of their weights stay}; layers in no key keep all."""
+    sizes = {name: layer.weight.numel() for name, layer in layers.items()}
+    names = list(sizes)
+    chosen = names[1:-1] if keep_ends and len(names) > 2 else names
+    kept_elsewhere = sum(sizes[n] for n in names if n not in chosen)
+    total = sum(sizes[n] for n in chosen)
+    left = round((1 - sparsity) * sum(sizes.values())) - kept_elsewhere
+    if left < len(chosen):
+        highest = 1 - (kept_elsewhere + len(chosen)) / sum(sizes.values())
+        raise ValueError(
+            f"sparsity {sparsity} is too high while the first and last layer keep their {kept_elsewhere} weights: "
+            f"at most {highest:.4f}, or set keep_ends=False"
+        )
+    if scope == "global":
+        return {tuple(chosen): left}
+    shares = {name: max(1, int(left * sizes[name] / total)) for name in chosen}
+    while surplus := sum(shares.values()) - left:  # rounding; the total is exact
+        name = max(chosen, key=lambda n: shares[n] if surplus > 0 else sizes[n] - shares[n])
+        shares[name] -= 1 if surplus > 0 else -1
+    return {(name,): share for name, share in shares.items()}
+
+
+def _choose(popups, counts):
+    """Set every mask to the highest scores."""
+    for names, count in counts.items():
+        scores = torch.cat([popups[name].scores.detach().flatten() for name in names])
+        kept = masks.keep_highest(scores, count).split([popups[name].scores.numel() for name in names])
+        for name, mask in zip(names, kept, strict=True):
+            popups[name].mask.copy_(mask.view_as(popups[name].mask))
+
+
+def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress):
+    """Return {name: mask} with the lowest loss on the held-back fifth, the first masks included."""
+    if not epochs:
+        return {name: popup.mask for name, popup in popups.items()}
+    device = device_of(learner)
+    held_back, used = train.split(0.2, seed=seed)
+    x, y = used.x.to(device), used.y.to(device)
+    held_x, held_y = held_back.x.to(device), held_back.y.to(device)
+    optimizer = torch.optim.Adam([popup.scores for popup in popups.values()], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch_size))
+    order, step, best, lowest = seeds.generator(seed, "search"), 0, None, math.inf
+    for epoch in tqdm(range(epochs + 1), desc="searching masks", unit="epoch", disable=not progress, leave=False):
+        batches = torch.randperm(len(x), generator=order).split(batch_size) if epoch else ()
+        for index in batches:
+            value, _ = loss(learner, x[index], y[index], seed=seeds.derive(seed, "batch", step))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            _choose(popups, counts)
+            step += 1
+        if restated:
+            training.restate_batch_norm(learner, used)
+        with evaluating(learner):
+            now = loss(learner, held_x, held_y, seed=seeds.derive(seed, "held"))[0].item()
+        if not epoch and not math.isfinite(now):
+            raise FloatingPointError(f"the model's loss under the first masks is {now}: nothing can be learnt from it")
+        if now < lowest:
+            lowest, best = now, {name: popup.mask.clone() for name, popup in popups.items()}
+    return best

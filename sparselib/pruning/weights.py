@@ -1,0 +1,96 @@
+"""Remove the least important weights, or whole units, of a network."""
+
+import copy
+
+import torch
+
+from sparselib import checks
+from sparselib.pruning import criteria, masks, units
+
+SCOPES = ("global", "layer")
+
+
+def prune(
+    model, criterion, sparsity, x=None, y=None, *, structured=False, scope="global", rounds=1, seed=0, batch_size=256
+):  # fmt: skip
+    """Return a copy of the model in which the fraction `sparsity` of its prunable weights is masked.
+
+    Args:
+        model: left untouched. Weights it has already lost stay lost.
+        criterion: how weights or units are ranked; see `criteria.saliency`, which also gets x, y, seed, batch_size.
+        sparsity: in [0, 1), the fraction of the prunable weights (of convolutions and linear layers) removed.
+        structured: remove whole output units, with the inputs of the layers that read them.
+        scope: "global" ranks the whole network; "layer" removes the same fraction of each layer.
+        rounds: repeat scoring and removing; after round k the density is density^(k/rounds) (exponential schedule).
+    Unstructured, exactly round((1 − sparsity)·N) weights survive, also when scores tie. Structured, as close as whole
+    units allow. No layer is ever emptied: its last weight or unit stays, and a warning names the layer.
+    Raises: ValueError for arguments out of range, layers that are not supported, scores that are not finite.
+    """
+    checks.number("sparsity", sparsity, 0, 1, high_open=True)
+    checks.choice("scope", scope, SCOPES)
+    checks.integer("rounds", rounds, low=1)
+    pruned = copy.deepcopy(model)
+    step_to(pruned, criterion, sparsity, x, y, structured=structured, scope=scope, rounds=rounds, seed=seed,
+            batch_size=batch_size)  # fmt: skip
+    return pruned
+
+
+def step_to(model, criterion, sparsity, x=None, y=None, *, rounds=1, seed=0, **options):
+    """Prune in place in `rounds` steps of exponentially falling density. Arguments as `prune`."""
+    start = _density(model)
+    for k in range(1, rounds + 1):
+        density = start * min(1.0, (1 - sparsity) / start) ** (k / rounds)
+        step(model, criterion, 1 - density, x, y, seed=seed + k - 1, **options)
+
+
+def step(model, criterion, sparsity, x=None, y=None, *, structured=False, scope="global", seed=0, batch_size=256):
+    """Prune once, in place: for schedules that prune while they train. Arguments as `prune`.
+
+    An optimiser that holds the model's parameters goes on with the same tensors.
+    """
+    scores = criteria.saliency(model, criterion, x, y, structured=structured, seed=seed, batch_size=batch_size)
+    if structured:
+        kept = units.surviving_units(model, scores, sparsity, scope, units.example_input(model, x))
+    else:
+        kept = _surviving_weights(model, scores, sparsity, scope)
+    for name, layer in masks.prunable(model).items():
+        earlier = masks.mask_of(layer)
+        masks.set_mask(layer, kept[name] if earlier is None else kept[name] & earlier)
+
+
+def sparsity(model):
+    """Return the fraction in [0, 1] of the prunable weights that are masked."""
+    return 1 - _density(model)
+
+
+def _density(model):
+    kept = total = 0
+    for layer in masks.prunable(model).values():
+        mask = masks.mask_of(layer)
+        total += layer.weight.numel()
+        kept += layer.weight.numel() if mask is None else int(mask.sum())
+    return kept / total
+
+
+def _surviving_weights(model, scores, sparsity, scope):
+    """Return {name: bool mask} with exactly round((1 − sparsity)·N) survivors, but one in every layer at least."""
+    scores = dict(scores)
+    for name, layer in masks.prunable(model).items():
+        if (mask := masks.mask_of(layer)) is not None:
+            scores[name] = scores[name].masked_fill(~mask, -torch.inf)
+    density = 1 - sparsity
+    if scope == "layer":
+        counts = {name: round(density * s.numel()) for name, s in scores.items()}
+        masks.warn_emptied([name for name, count in counts.items() if not count], "weight")
+        return {name: masks.keep_highest(s, max(1, counts[name])) for name, s in scores.items()}
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    sizes = [s.numel() for s in scores.values()]
+    count = round(density * len(flat))
+    kept = masks.keep_highest(flat, count)
+    emptied = [name for name, part in zip(scores, kept.split(sizes), strict=True) if not part.any()]
+    if emptied:  # the best weight of every layer goes first, so the count stays exact wherever it can
+        masks.warn_emptied(emptied, "weight")
+        for part in flat.split(sizes):
+            part[part.argmax()] = torch.inf  # a view of flat
+        kept = masks.keep_highest(flat, max(count, len(sizes)))
+    return {n: part.view(scores[n].shape) for n, part in zip(scores, kept.split(sizes), strict=True)}

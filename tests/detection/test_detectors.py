@@ -1,0 +1,273 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparselib import data, models, pruning, vision
+from sparselib.detection import baselines, detectors, scoring, sensnorm
+from sparselib.pruning import masks
+from sparselib.robustness import ensembles
+
+vision.torchvision()
+pytorch_ood = pytest.importorskip("pytorch_ood.detector")
+
+
+def _one_at_a_time(net, x, y, norm):
+    """SensNorm by a loop of single-sample backward passes: the definition, spelt out."""
+    net = copy.deepcopy(net).eval()
+    values = []
+    for xi, yi in zip(x, y, strict=True):
+        net.zero_grad()
+        F.cross_entropy(net(xi[None]), yi[None]).backward()
+        saliency = [(masks.original(m).grad * m.weight).detach().flatten() for m in masks.prunable(net).values()]
+        values.append(torch.cat(saliency).norm(p=norm))
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize("norm", [1, 2, 5, torch.inf])
+def test_sensnorm_equals_single_sample_backward_passes(grouped, norm):
+    x = torch.rand(9, 2, 8, 8, dtype=torch.float64)
+    for net in (grouped, pruning.prune(grouped, "magnitude", 0.6)):
+        ours = detectors.SensNorm(norm=norm).fit(net).score(x)
+        torch.testing.assert_close(ours, _one_at_a_time(net, x, net(x).argmax(1), norm), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name, channels, size", [("resnet8", 1, 28), ("lenet5", 1, 8), ("vgg16", 3, 32)])
+def test_sensnorm_on_every_kind_of_network(name, channels, size):
+    net = models.build(name, in_channels=channels, num_classes=4, image_size=size, width=4).double()
+    x = torch.rand(3, channels, size, size, dtype=torch.float64)
+    predicted = net.eval()(x).argmax(1)
+    ours = detectors.SensNorm().fit(net).score(x)
+    torch.testing.assert_close(ours, _one_at_a_time(net, x, predicted, 2), rtol=1e-9, atol=0)
+
+
+def test_the_reference_is_the_mean_saliency_of_the_training_data(grouped):
+    x = torch.rand(7, 2, 8, 8, dtype=torch.float64)
+    train = data.Samples(torch.rand(11, 2, 8, 8, dtype=torch.float64), torch.arange(11) % 4, tuple("0123"), "t")
+
+    def saliency(xi, yi):
+        grouped.zero_grad()
+        F.cross_entropy(grouped(xi[None]), yi[None]).backward()
+        return torch.cat([(m.weight.grad * m.weight).detach().flatten() for m in masks.prunable(grouped).values()])
+
+    all_train = torch.stack([saliency(xi, yi) for xi, yi in zip(train.x, train.y, strict=True)])
+    all_test = torch.stack([saliency(xi, yi) for xi, yi in zip(x, grouped(x).argmax(1), strict=True)])
+    away = all_train.mean(0) - all_test
+    ours = detectors.SensNorm(reference="train", norm=1).fit(grouped, train).score(x)
+    torch.testing.assert_close(ours, away.norm(p=1, dim=1), rtol=1e-9, atol=0)
+    std = all_train.std(0, correction=0)
+    scaled = torch.where(std > 0, away / std, 0).norm(dim=1)
+    ours = detectors.SensNorm(reference="train", standardise=True).fit(grouped, train).score(x)
+    torch.testing.assert_close(ours, scaled, rtol=1e-7, atol=0)
+
+
+def test_views_average_the_scores_of_shifted_inputs(trained, test):
+    x = test.x[:6]
+    views = list(sensnorm._views(x, 4))
+    assert torch.equal(views[0], x) and len(views) == 4 and all(v.shape == x.shape for v in views)
+    single = detectors.SensNorm().fit(trained)
+    expected = torch.stack([single.score(v) for v in views]).mean(0)
+    torch.testing.assert_close(detectors.SensNorm(views=4).fit(trained).score(x), expected)
+
+
+def test_score_depends_on_neither_batch_nor_budget_nor_mode(trained, test):
+    x = test.x[:20]
+    net = copy.deepcopy(trained)
+    detector = detectors.build("sensnorm").fit(net)
+    together = detector.score(x)
+    net.train()
+    torch.testing.assert_close(detector.score(x), together, rtol=1e-6, atol=0)
+    assert net.training
+    alone = torch.cat([detector.score(xi[None]) for xi in x])
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=0)  # the logits' rounding in float32
+    tight = detectors.build("sensnorm", budget=1).fit(net).score(x)
+    torch.testing.assert_close(tight, together, rtol=1e-5, atol=0)
+    detector, double = detectors.build("sensnorm").fit(net.double()), x.double()
+    alone = torch.cat([detector.score(xi[None]) for xi in double])
+    torch.testing.assert_close(alone, detector.score(double), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("msp", lambda net: pytorch_ood.MaxSoftmax(net)),
+        ("maxlogit", lambda net: pytorch_ood.MaxLogit(net)),
+        ("energy", lambda net: pytorch_ood.EnergyBased(net)),
+        ("entropy", lambda net: pytorch_ood.Entropy(net)),
+        ("odin", lambda net: pytorch_ood.ODIN(net)),
+    ],
+)
+def test_logit_scores_equal_pytorch_oods(trained, test, name, theirs):
+    net, x = copy.deepcopy(trained), test.x[:30]
+    ours = detectors.build(name).fit(net).score(x)
+    assert all(p.grad is None for p in net.parameters())
+    torch.testing.assert_close(ours, theirs(net).predict(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("mahalanobis", lambda encoder, layer: pytorch_ood.Mahalanobis(encoder)),
+        ("knn", lambda encoder, layer: pytorch_ood.KNN(encoder)),
+        ("vim", lambda encoder, layer: pytorch_ood.ViM(encoder, 16, layer.weight, layer.bias)),
+        ("dice", lambda encoder, layer: pytorch_ood.DICE(encoder, layer.weight, layer.bias, 0.7)),
+        ("react", lambda encoder, layer: pytorch_ood.ReAct(encoder, layer)),
+    ],
+)
+def test_feature_scores_equal_pytorch_oods_own_fit(trained, train, test, name, theirs):
+    encoder, layer = trained[:-1], trained[-1]
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(train.x, train.y), batch_size=len(train))
+    with torch.no_grad():
+        expected = theirs(encoder, layer).fit(loader).predict(test.x[:30])
+    ours = detectors.build(name).fit(trained, train).score(test.x[:30])
+    torch.testing.assert_close(ours, expected.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_gradnorm_is_the_norm_of_the_last_layers_gradient(trained, test):
+    net, x = copy.deepcopy(trained).double(), test.x[:8].double()
+    expected = []
+    for xi in x:
+        net.zero_grad()
+        (-net(xi[None]).log_softmax(1)).sum().backward()  # targets are ones
+        expected.append(
+            (-net[-1].weight.grad.abs().sum(), -sum(m.weight.grad.abs().sum() for m in masks.prunable(net).values()))
+        )
+    last, everything = (torch.stack(v) for v in zip(*expected, strict=True))
+    torch.testing.assert_close(detectors.build("gradnorm").fit(net).score(x), last, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        detectors.build("gradnorm", layers="all").fit(net).score(x), everything, rtol=1e-9, atol=0
+    )
+
+
+def test_a_score_of_the_last_layer_needs_a_network_that_ends_in_it(trained, train, test):
+    """An ensemble's last linear layer is its last member's: what is read there is not about the ensemble."""
+    other = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=8, seed=1)
+    ensemble = ensembles.Ensemble([trained, other])
+    unused = torch.nn.Sequential(trained, torch.nn.Identity())
+    unused[1].never = torch.nn.Linear(3, 3)
+    for name in ("gradnorm", "mahalanobis", "knn", "vim", "react", "dice", "ash"):
+        for net in (ensemble, unused):
+            with pytest.raises(ValueError, match="does not end in its last linear layer"):
+                detectors.build(name).fit(net, train).score(test.x[:3])
+    # The same prediction in other logits is no obstacle.
+    normalised = torch.nn.Sequential(trained, torch.nn.LogSoftmax(1))
+    for name in ("gradnorm", "knn"):
+        ours, theirs = (detectors.build(name).fit(net, train).score(test.x[:9]) for net in (normalised, trained))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_ash_reads_the_maps_that_the_features_are_the_mean_of(trained, test):
+    x = test.x[:5]
+    found = scoring.maps(trained, x)
+    assert found.shape[2:] != (1, 1)
+    torch.testing.assert_close(found.mean((2, 3)), scoring.features(trained, x))
+    between = torch.nn.Sequential(*trained[:-1], torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    between[-3] = torch.nn.Linear(scoring.head(trained).in_features, 64)
+    torch.testing.assert_close(scoring.maps(between.eval(), x)[..., 0, 0], scoring.features(between, x))
+
+
+def test_profile_is_a_mahalanobis_distance_of_log_sensitivities(trained, train, test):
+    detector = detectors.build("profile").fit(trained, train)
+    vectors = detector._vector(trained, test.x[:5])
+    layers = len(masks.prunable(trained))
+    assert vectors.shape == (5, 3 * layers)
+    first = torch.stack([_one_at_a_time(trained, test.x[:5], trained(test.x[:5]).argmax(1), 2)]).T
+    combined = vectors[:, :layers].exp().square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(combined.float(), first, rtol=1e-4, atol=1e-9)
+    away = vectors - detector.centre
+    torch.testing.assert_close(
+        detector.score(test.x[:5]), torch.einsum("ni,ij,nj->n", away, detector.precision, away).sqrt().float()
+    )
+    assert detector.score(torch.rand(50, 1, 8, 8)).median() > detector.score(test.x).median()
+
+
+@pytest.mark.parametrize("name", detectors.NAMES)
+def test_higher_is_more_anomalous_in_every_mode_and_for_no_inputs(trained, train, test, name):
+    outliers = data.outliers("mixed", test, n=100).x
+    net = copy.deepcopy(trained)
+    detector = detectors.build(name).fit(net, train)
+    inside = detector.score(test.x[:100])
+    assert detector.score(outliers).median() > inside.median()
+    assert detector.score(test.x[:0]).shape == (0,)
+    net.train()
+    torch.testing.assert_close(detector.score(test.x[:100]), inside, rtol=1e-4, atol=1e-4)
+    assert net.training
+
+
+def _loader(samples, label=None):
+    y = samples.y if label is None else torch.full_like(samples.y, label)
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(samples.x, y), batch_size=100)
+
+
+def test_sensnorm_and_gradnorm_run_in_pytorch_oods_benchmark(trained, train, test):
+    from pytorch_ood.benchmark import Benchmark
+
+    class Digits(Benchmark):
+        ood_names = ["textures"]
+
+        def train_set(self):
+            return torch.utils.data.TensorDataset(train.x, train.y)
+
+        def test_sets(self, known=True, unknown=True):
+            outliers = data.outliers("textures", test, n=200)
+            inside = torch.utils.data.TensorDataset(test.x, test.y)
+            both = torch.cat([test.x, outliers.x]), torch.cat([test.y, outliers.y])
+            return [torch.utils.data.TensorDataset(*both)] if known and unknown else [inside]
+
+    for detector in (detectors.SensNorm(), detectors.GradNorm(), detectors.SensNorm(reference="train")):
+        adapted = baselines.as_pytorch_ood(detector, trained)
+        adapted.fit(_loader(train))
+        result = Digits().evaluate(adapted, loader_kwargs={"batch_size": 256}, device="cpu")
+        assert result[0]["AUROC"] > 0.5
+
+
+def test_foreign_networks_go_in_without_change():
+    torchvision = vision.torchvision()
+    x = torch.rand(3, 3, 32, 32)
+    samples = data.Samples(torch.rand(40, 3, 32, 32), torch.arange(40) % 5, tuple("abcde"), "noise")
+    for build in (torchvision.models.resnet18, torchvision.models.mobilenet_v3_small):
+        net = build(num_classes=5).eval()
+        for name in detectors.NAMES:
+            options = {"dimensions": 8} if name == "vim" else {}
+            assert detectors.build(name, **options).fit(net, samples).score(x).shape == (3,), name
+    vit = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5
+    ).eval()
+    torch.nn.init.normal_(vit.heads.head.weight)  # it starts at zero, where nothing is sensitive
+    with pytest.warns(UserWarning, match="left out: .*in_proj_weight"):
+        scores = detectors.SensNorm().fit(vit).score(x)
+    assert scores.shape == (3,) and (scores > 0).all()
+
+
+def test_bad_use_is_named(trained, train, test):
+    for call, kind, message in [
+        (lambda: detectors.build("mspp"), ValueError, "unknown detector 'mspp'; did you mean 'msp'"),
+        (lambda: detectors.SensNorm(criterion="magnitude"), ValueError, "unknown criterion 'magnitude'"),
+        (lambda: detectors.SensNorm(norm=0), ValueError, r"norm must be in \(0, inf\], got 0"),
+        (lambda: detectors.SensNorm(reference="test"), ValueError, "reference must be None or 'train', got 'test'"),
+        (lambda: detectors.SensNorm(standardise=True), ValueError, "standardise needs reference='train'"),
+        (lambda: detectors.SensNorm(views=0), ValueError, "views must be at least 1"),
+        (lambda: detectors.build("energy").score(test.x), RuntimeError, "must be fitted before it scores"),
+        (lambda: detectors.build("knn").fit(trained), ValueError, "KNN needs training data to fit"),
+        (lambda: detectors.build("msp").fit(trained).score(test.x * torch.nan), ValueError, "x must be finite"),
+        (
+            lambda: detectors.build("msp").fit(trained).score(torch.rand(2, 1, 9, 9)),
+            ValueError,
+            r"\(N, 1, 8, 8\), got \(2, 1",
+        ),
+        (lambda: scoring.head(torch.nn.Flatten()), ValueError, "no linear layer"),
+    ]:
+        with pytest.raises(kind, match=message):
+            call()
+    broken = copy.deepcopy(trained)
+    with torch.no_grad():
+        broken[-1].bias[0] = torch.nan
+    one_class = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
+    for name in detectors.NAMES:
+        with pytest.raises(ValueError, match="logits that are NaN or infinite"):
+            detectors.build(name).fit(broken, train).score(test.x[:3])
+        with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+            detectors.build(name).fit(one_class, train).score(test.x[:3])
+    with pytest.raises(ValueError, match="x must be on the device of the model, meta, got cpu"):
+        detectors.build("msp").fit(one_class.to("meta")).score(test.x[:3])

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparselib import models, pruning
+from sparselib.pruning import costs
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_macs_agree_with_torchs_counter(name):
+    net = models.build(name, in_channels=3, num_classes=10, image_size=32, width=4).eval()
+    x = torch.rand(2, 3, 32, 32)
+    small = pruning.shrink(pruning.prune(net, "magnitude", 0.6, structured=True))
+    for model in (net, small):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(x)
+        cost = costs.cost(model, x, repeats=1)
+        assert 2 * cost.macs == counter.get_total_flops()
+        assert cost.params == sum(p.numel() for p in model.parameters())
+
+
+def test_grouped_convolutions_count_their_own_inputs(grouped):
+    x = torch.rand(3, 2, 8, 8).double()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        grouped(x)
+    assert 2 * costs.cost(grouped, x, repeats=1).macs == counter.get_total_flops()
+
+
+def test_masked_weights_are_stored_but_zero_and_shrunk_ones_are_gone():
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8).train()
+    x = torch.rand(64, 1, 8, 8)
+    dense = costs.cost(net, x, repeats=1)
+    masked = pruning.prune(net, "magnitude", 0.75, structured=True)
+    thin = costs.cost(masked, x, repeats=1)
+    shrunk = costs.cost(pruning.shrink(masked), x, repeats=1)
+    assert thin.params == dense.params and thin.macs == dense.macs
+    removed = round(pruning.sparsity(masked) * (dense.nonzero - 10 - 2 * 80))
+    assert dense.nonzero - thin.nonzero == pytest.approx(removed, rel=0.02)
+    assert shrunk.params < 0.4 * dense.params and shrunk.macs < 0.5 * dense.macs
+    assert shrunk.peak_bytes < dense.peak_bytes and net.training
+
+
+def test_peak_bytes_of_a_chain_are_known():
+    class Doubled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = torch.cat([x] * 8, 1)  # eight times the input: the peak, together with the input
+            return self.head(x.mean((1, 2)))
+
+    x = torch.rand(10, 1, 16, 4)
+    size = x.numel() * 4
+    assert costs.cost(Doubled(), x, repeats=1).peak_bytes == pytest.approx(9 * size, rel=0.05)
+
+
+def test_bad_input_is_named():
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8)
+    with pytest.raises(ValueError, match="at least one input"):
+        costs.cost(net, torch.rand(0, 1, 8, 8))
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
+        costs.cost(net, torch.rand(1, 1, 8, 8), repeats=0)

@@ -1,0 +1,256 @@
+import copy
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import prune as oracle
+
+from sparselib import checkpoints, models, pruning, training, vision
+from sparselib.pruning import criteria, masks, weights
+
+
+def _net(**changes):
+    return models.build("convnet", **{"in_channels": 1, "num_classes": 10, "image_size": 8, "width": 6, **changes})
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.777, 0.85])
+def test_global_magnitude_equals_torch(sparsity):
+    net = _net()
+    ours = masks.prunable(pruning.prune(net, "magnitude", sparsity))
+    theirs = masks.prunable(copy.deepcopy(net))
+    amount = 1 - round((1 - sparsity) * sum(m.weight.numel() for m in theirs.values())) / sum(
+        m.weight.numel() for m in theirs.values()
+    )
+    oracle.global_unstructured([(m, "weight") for m in theirs.values()], oracle.L1Unstructured, amount=amount)
+    for name, layer in theirs.items():
+        assert torch.equal(ours[name].weight, layer.weight)
+
+
+def test_layer_magnitude_equals_torch():
+    net = _net()
+    ours = masks.prunable(pruning.prune(net, "magnitude", 0.5, scope="layer"))
+    for name, layer in masks.prunable(copy.deepcopy(net)).items():
+        oracle.l1_unstructured(layer, "weight", amount=0.5)
+        assert torch.equal(ours[name].weight, layer.weight)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.floats(0, 0.999))
+def test_counts_are_exact_with_ties(values, sparsity):
+    count = round((1 - sparsity) * len(values))
+    scores = torch.tensor(values, dtype=torch.float32)
+    mask = masks.keep_highest(scores, count)
+    assert mask.sum() == count
+    if 0 < count < len(values):
+        assert scores[mask].min() >= scores[~mask].max()
+
+
+def test_input_is_untouched_and_pruning_again_returns_nothing(train):
+    net = _net()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    half = pruning.prune(net, "random", 0.5, seed=1)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    more = pruning.prune(half, "random", 0.8, seed=2)
+    assert pruning.sparsity(half) == pytest.approx(0.5, abs=1e-3)
+    assert pruning.sparsity(more) == pytest.approx(0.8, abs=1e-3)
+    for name, layer in masks.prunable(more).items():
+        assert not (masks.mask_of(layer) & ~masks.mask_of(masks.prunable(half)[name])).any()
+    assert pruning.sparsity(pruning.prune(more, "snip", 0.2, train.x, train.y)) == pruning.sparsity(more)
+
+
+def test_masks_survive_training_deepcopy_state_dict_and_files(train, tmp_path):
+    sparse = pruning.prune(_net(), "magnitude", 0.9)
+    kept = {n: masks.mask_of(m).clone() for n, m in masks.prunable(sparse).items()}
+    before = sparse[1].weight.detach().clone()
+    training.fit(sparse, train, epochs=1, weight_decay=0.1, progress=False)
+    assert not torch.equal(sparse[1].weight, before)
+    checkpoints.save_model(sparse, tmp_path / "net.safetensors")
+    other = pruning.prune(_net(seed=5), "random", 0.9)
+    other.load_state_dict(sparse.state_dict())
+    for net in (sparse, copy.deepcopy(sparse), other, checkpoints.load_model(tmp_path / "net.safetensors")):
+        for name, layer in masks.prunable(net).items():
+            assert torch.equal(masks.mask_of(layer), kept[name])
+            assert torch.equal(layer.weight, masks.prunable(sparse)[name].weight)
+            assert not layer.weight[~kept[name]].any()
+        x = train.x[:9]
+        assert torch.equal(net.eval()(x), sparse.eval()(x))
+
+
+def test_damaged_checkpoint_is_told(tmp_path):
+    path = tmp_path / "net.safetensors"
+    checkpoints.save_model(_net(), path)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"\x80\x04pickle"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged or not a network of sparselib"):
+            checkpoints.load_model(path)
+    with pytest.raises(ValueError, match="must come from models.build"):
+        checkpoints.save_model(torch.nn.Linear(2, 2), path)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_no_layer_is_emptied_at_999_permille_and_the_layer_is_named(structured, train):
+    net = _net(width=16)
+    with torch.no_grad():
+        net[8].weight.mul_(1e-6)
+    with pytest.warns(UserWarning, match=r"would empty .*8\.weight" if not structured else "would empty"):
+        sparse = pruning.prune(net, "magnitude", 0.999, structured=structured)
+    assert all(masks.mask_of(layer).any() for layer in masks.prunable(sparse).values())
+    if not structured:
+        total = sum(layer.weight.numel() for layer in masks.prunable(net).values())
+        kept = sum(int(masks.mask_of(layer).sum()) for layer in masks.prunable(sparse).values())
+        assert kept == round(0.001 * total), "the count stays exact: the best weight of each layer goes first"
+    training.accuracy(sparse, train)
+
+
+def test_protecting_one_layer_empties_no_other():
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8)
+    with pytest.warns(UserWarning, match="would empty"):
+        sparse = pruning.prune(net, "magnitude", 0.995)
+    kept = [int(masks.mask_of(layer).sum()) for layer in masks.prunable(sparse).values()]
+    sizes = [layer.weight.numel() for layer in masks.prunable(net).values()]
+    assert min(kept) >= 1 and sum(kept) == round(0.005 * sum(sizes))
+
+
+def test_structure_on_top_of_single_weights_meets_the_sparsity():
+    sparse = pruning.prune(pruning.prune(_net(width=16), "magnitude", 0.5), "magnitude", 0.7, structured=True)
+    assert pruning.sparsity(sparse) == pytest.approx(0.7, abs=0.02)
+
+
+def test_frozen_networks_can_be_scored_and_stay_frozen(train):
+    net = _net().requires_grad_(False)
+    for criterion in criteria.NAMES:
+        sparse = pruning.prune(net, criterion, 0.5, train.x[:40], train.y[:40])
+        assert not any(p.requires_grad for p in (*net.parameters(), *sparse.parameters()))
+    assert not any(p.requires_grad for p in masks.bare(sparse).parameters())
+
+
+def test_iterative_pruning_follows_the_exponential_schedule(train, monkeypatch):
+    seen = []
+    monkeypatch.setattr(weights, "step", lambda model, criterion, sparsity, *a, **k: seen.append(1 - sparsity))
+    pruning.prune(_net(), "snip", 0.9, train.x, train.y, rounds=4)
+    assert seen == pytest.approx([0.1 ** (k / 4) for k in (1, 2, 3, 4)])
+
+
+def test_iterative_synflow_keeps_layers_that_one_shot_empties():
+    net = models.build("vgg16", in_channels=1, num_classes=10, image_size=8, width=8)
+    with pytest.warns(UserWarning, match="would empty"):
+        pruning.prune(net, "synflow", 0.999)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Tanaka 2020: iterated, it never collapses a layer
+        pruning.prune(net, "synflow", 0.99, rounds=100)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("criterion", criteria.NAMES)
+@pytest.mark.parametrize("name, width", [("convnet", 8), ("lenet5", 6), ("resnet8", 4), ("resnet18", 4), ("vgg16", 4)])
+def test_every_criterion_structure_and_model_together(criterion, structured, name, width):
+    for channels, size in ((1, 28), (3, 32)):
+        net = models.build(name, in_channels=channels, num_classes=3, image_size=size, width=width)
+        x, y = torch.rand(6, channels, size, size), torch.tensor([0, 1, 2, 0, 1, 2])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pruning would empty")  # of so thin networks, it may
+            sparse = pruning.prune(net, criterion, 0.5, x, y, structured=structured)
+        assert pruning.sparsity(sparse) == pytest.approx(0.5, abs=0.02 if structured else 1e-3)
+        if structured:
+            small = pruning.shrink(sparse)
+            assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(p.numel() for p in net.parameters())
+            torch.testing.assert_close(small.eval()(x), sparse.eval()(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, width", [("convnet", 16), ("resnet8", 6), ("lenet5", 6)])
+def test_shrunk_networks_compute_the_same_after_training_and_survive_files(name, width, train, tmp_path):
+    train = train.take(slice(0, 300))
+    net = models.build(name, in_channels=1, num_classes=10, image_size=8, width=width, mean=0.3, std=0.4)
+    training.fit(net, train, epochs=1, progress=False)
+    sparse = pruning.prune(net, "magnitude", 0.7, structured=True)
+    training.fit(sparse, train, epochs=1, progress=False)  # batch-norm biases of removed units move
+    sparse = pruning.prune(sparse, "magnitude", 0.8)  # single weights on top
+    small = pruning.shrink(sparse)
+    x = train.x[:50]
+    torch.testing.assert_close(small.eval()(x), sparse.eval()(x), rtol=0, atol=1e-5)
+    checkpoints.save_model(small, tmp_path / "small.safetensors")
+    loaded = checkpoints.load_model(tmp_path / "small.safetensors")
+    assert torch.equal(loaded(x), small(x))
+    weights = [(n, p.shape) for n, p in loaded.named_parameters()]
+    assert weights == [(n, p.shape) for n, p in small.named_parameters()]
+    before = loaded(x)
+    training.fit(loaded, train, epochs=1, progress=False)
+    assert not torch.equal(loaded(x), before) and pruning.sparsity(loaded) == pruning.sparsity(small) > 0
+
+
+def test_removing_a_unit_is_not_masking_its_filter():
+    """A masked filter still passes on its batch-norm bias; a removed unit does not."""
+    net = _net()
+    with torch.no_grad():
+        net[5].bias.fill_(0.7)
+    removed = pruning.prune(net, "magnitude", 0.5, structured=True)
+    masked = masks.bare(net)
+    with torch.no_grad():
+        masked[4].weight[~masks.mask_of(removed[4]).flatten(1).any(1)] = 0
+    x = torch.rand(4, 1, 8, 8)
+    small = pruning.shrink(removed).eval()
+    torch.testing.assert_close(small(x), removed.eval()(x), rtol=0, atol=1e-6)
+    assert not torch.allclose(small(x), masked.eval()(x), atol=1e-2)
+
+
+def test_layer_scope_removes_the_same_share_of_units_of_each_layer():
+    sparse = pruning.prune(_net(width=20), "random", 0.6, structured=True, scope="layer")
+    left = [masks.mask_of(m).flatten(1).any(1).float().mean() for m in list(masks.prunable(sparse).values())[:-1]]
+    assert max(left) - min(left) < 0.06
+
+
+def test_foreign_networks_are_pruned_and_shrunk_and_grouped_ones_are_named(grouped):
+    torchvision = vision.torchvision()
+    net = torchvision.models.resnet18(num_classes=5).eval()
+    x = torch.rand(2, 3, 32, 32)
+    sparse = pruning.prune(net, "magnitude", 0.8, x, structured=True)
+    torch.testing.assert_close(pruning.shrink(sparse, x)(x), sparse.eval()(x), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="needs x to trace a network that is not one of models.build"):
+        pruning.shrink(sparse)
+    with pytest.raises(ValueError, match="does not support convolutions in groups: 3.weight"):
+        pruning.prune(grouped, "magnitude", 0.5, torch.rand(1, 2, 8, 8).double(), structured=True)
+
+
+@pytest.mark.gpu
+def test_masks_move_between_devices():
+    sparse = pruning.prune(_net(), "magnitude", 0.8)
+    x = torch.rand(3, 1, 8, 8)
+    expected = sparse.eval()(x)
+    moved = sparse.cuda()
+    torch.testing.assert_close(moved(x.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(moved.cpu()(x), expected)
+
+
+def test_masks_follow_the_network_to_another_device_and_dtype():
+    sparse = pruning.prune(_net(), "magnitude", 0.8)
+    assert {b.device.type for n, b in sparse.to("meta").named_buffers() if n.endswith("mask")} == {"meta"}
+    double = pruning.prune(_net(), "magnitude", 0.8).double()
+    assert double[1].weight.dtype == torch.float64 and masks.mask_of(double[1]).dtype == torch.bool
+
+
+def test_bad_arguments_are_named(train):
+    net = _net()
+    for call, message in [
+        (lambda: pruning.prune(net, "magnitude", 1.0), r"sparsity must be in \[0, 1\), got 1.0"),
+        (lambda: pruning.prune(net, "magnitude", -0.1), r"sparsity must be in \[0, 1\), got -0.1"),
+        (lambda: pruning.prune(net, "magnitude", float("nan")), r"sparsity must be in \[0, 1\), got nan"),
+        (lambda: pruning.prune(net, "magnitud", 0.5), "unknown criterion 'magnitud'; did you mean 'magnitude'"),
+        (lambda: pruning.prune(net, "magnitude", 0.5, scope="local"), "unknown scope 'local'"),
+        (lambda: pruning.prune(net, "snip", 0.5), "criterion 'snip' needs data"),
+        (lambda: pruning.prune(net, "snip", 0.5, train.x[:0], train.y[:0]), "at least one sample"),
+        (
+            lambda: pruning.prune(net, "grasp", 0.5, train.x[:9], train.y[:9].clamp(max=3)),
+            "'grasp' needs inputs of every",
+        ),
+        (lambda: pruning.prune(net, "magnitude", 0.5, rounds=0), "rounds must be at least 1, got 0"),
+        (lambda: pruning.prune(torch.nn.ReLU(), "magnitude", 0.5), "no convolution or linear layer"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    with torch.no_grad():
+        net[1].weight[0] = torch.nan
+    with pytest.raises(ValueError, match=r"magnitude saliency of 1.weight is not finite"):
+        pruning.prune(net, "magnitude", 0.5)

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from sparselib import models, pruning, training
+from sparselib.pruning import masks, schedules
+
+
+def _net():
+    return models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=8, mean=0.3, std=0.4)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("when", schedules.WHEN)
+def test_every_schedule_gives_a_trained_network_of_the_asked_sparsity(when, structured, train, test):
+    net = _net()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    sparse = schedules.train_sparse(
+        net, train, "magnitude", 0.5, when=when, structured=structured, epochs=4, finetune_epochs=3, progress=False
+    )
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert pruning.sparsity(sparse) == pytest.approx(0.5, abs=0.02 if structured else 1e-3)
+    assert training.accuracy(sparse, test) > 0.4
+
+
+def test_settled_is_the_rule_of_earlycrop():
+    steep = [1.0, 1.8, 2.5, 2.9]
+    assert [schedules.settled(steep[:t], 0.4) for t in (1, 2, 3, 4)] == [False, False, False, True]  # 0.4 < 1·0.6
+
+
+def test_early_prunes_once_when_settled_and_the_optimiser_goes_on(train):
+    torch.manual_seed(0)
+    net, seen = _net(), []
+
+    def prune(model):
+        seen.append(len(watch.distances))
+        pruning.step(model, "magnitude", 0.5)
+
+    watch = schedules._Early(net, 0.5, 8, prune)
+    parameters = [id(p) for p in net.parameters()]
+    training.fit(net, train, epochs=10, after_epoch=watch, progress=False)
+    assert len(seen) == 1 and (schedules.settled(watch.distances, 0.5) or seen == [8])
+    assert sorted(id(p) for p in net.parameters()) == sorted(parameters), (
+        "the optimiser's tensors are still the model's"
+    )
+    weight = net[4].weight.detach().clone()
+    training.fit(net, train, epochs=1, progress=False)
+    assert not torch.equal(weight, net[4].weight) and not net[4].weight[~masks.mask_of(net[4])].any()
+
+
+def test_tickets_start_from_the_initial_weights(train, monkeypatch):
+    net, starts = _net(), []
+    fit = training.fit
+
+    def spy(model, *arguments, **options):
+        starts.append({n: m.weight.detach().clone() for n, m in masks.prunable(model).items()})
+        return fit(model, *arguments, **options)
+
+    monkeypatch.setattr(training, "fit", spy)
+    sparse = schedules.train_sparse(
+        net, train, "magnitude", 0.5, when="tickets", epochs=1, finetune_epochs=0, progress=False
+    )
+    assert len(starts) == 5  # 0.8⁴ < 0.5: four rounds, and the last training
+    for name, layer in masks.prunable(net).items():
+        mask = masks.mask_of(masks.prunable(sparse)[name])
+        assert torch.equal(starts[-1][name], layer.weight * mask)
+    kept = [sum(int((w != 0).sum()) for w in start.values()) for start in starts]
+    total = kept[0]
+    assert kept == [round(total * 0.5 ** (k / 4)) for k in range(5)]
+
+
+def test_gradual_raises_the_sparsity_step_by_step(train, monkeypatch):
+    seen = []
+    step = pruning.step
+    monkeypatch.setattr(pruning, "step", lambda m, c, s, *a, **k: (seen.append(s), step(m, c, s, *a, **k))[1])
+    schedules.train_sparse(_net(), train, "magnitude", 0.8, when="gradual", epochs=6, finetune_epochs=2, progress=False)
+    assert seen == sorted(seen) and len(seen) == 4 and seen[-1] == pytest.approx(0.8)
+
+
+def test_bad_arguments_are_named(train):
+    for options, message in [
+        ({"when": "during"}, "unknown when 'during'"),
+        ({"limit": 1.0}, r"limit must be in \[0, 1\), got 1.0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            schedules.train_sparse(_net(), train, "magnitude", 0.5, **options)
