@@ -1,5 +1,6 @@
 # Two commands: `make book` and `make test`. Everything is installed in .venv, under constraints.txt.
 PYTHON ?= python3
+N ?= 5
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -7,19 +8,31 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint clean
+.PHONY: help book reproduce figure status verify test lint clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-book: .venv/.book  ## compute every figure (profile digits) and render the book into _build/html
+book: .venv/.book  ## render the book (profile digits) into _build/html; rows of this code are taken from results/
 	@$(BIN)/sparselib reproduce
+
+reproduce: .venv/.book  ## compute every figure from nothing, then render the book
+	@$(BIN)/sparselib reproduce --from-nothing
+
+figure: .venv/.book  ## run one figure into figure.ipynb: make figure N=5
+	@$(BIN)/sparselib run $(N) -o figure.ipynb
+
+status: .venv/.book  ## say what is fresh, what is stale, and why
+	@$(BIN)/sparselib status
+
+verify: .venv/.book  ## compute a few published rows again and compare
+	@$(BIN)/sparselib verify
 
 test: .venv/.test  ## run the tests
 	@$(BIN)/python -m pytest
 
-lint: .venv/.test  ## check style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: .venv/.test  ## check style, types and the storeys of the house
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports --no-cache
 
 clean:  ## remove what was built (the environment and the store of results stay)
 	rm -rf _build
@@ -28,9 +41,9 @@ clean:  ## remove what was built (the environment and the store of results stay)
 	$(PYTHON) -m venv .venv
 
 .venv/.book: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing into .venv (a few minutes, once) …"
+	@echo "Installing into .venv (a minute or two, once) …"
 	@$(INSTALL) -e ".[book]" && touch $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing into .venv (a few minutes, once) …"
+	@echo "Installing into .venv (a minute or two, once) …"
 	@$(INSTALL) -e ".[book,test]" && touch $@ .venv/.book

@@ -18,24 +18,26 @@ import pandas as pd
 import torch
 
 from sparselib import data, training
+from sparselib.experiments.networks import inliers
+from sparselib.experiments.subnetworks import Subnetworks
 from sparselib.models import evaluating
 from sparselib.pruning import subnetworks
 from sparselib.repro import parameters
-from sparselib.repro.cells import inliers
-from sparselib.repro.figures import Subnetworks
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def measure(p, seed):
     """Yield (objective, rate, loss, accuracy), the last two on images that no weight or mask was fitted to."""
-    train, judge = inliers(p.source(), "train").split(0.8, seed=seed)
-    cell = p.trained(seed)
-    dense = cell.initial()
-    training.fit(dense, train, epochs=cell.epochs, lr=cell.lr, seed=seed, **cell.options())
+    train, judge = inliers(p.data(), "train").split(0.8, seed=seed)
+    step = p.trained(seed)
+    dense = step.initial()
+    training.fit(dense, train, epochs=step.epochs, lr=step.lr, seed=seed, **step.options())
     outliers, unseen = (data.outliers(p.outliers, part, seed=seed, split="train") for part in (train, judge))
     for objective in p.objectives:
-        own_loss = subnetworks._objective(objective, unseen, (), p.eps, p.noise)  # the very one that a search descends
+        own_loss = subnetworks.objective_of(
+            objective, unseen, (), p.eps, p.noise
+        )  # a search descends it
         for rate in RATES:
             found = subnetworks.search(
                 dense, train, max(p.mask_sparsities), objective=objective, outliers=outliers, eps=p.eps, noise=p.noise,

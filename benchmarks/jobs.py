@@ -4,7 +4,7 @@
 
 Each run computes the figures' grids (without --figure: those of all pages, for half an hour and more) into a store of
 its own, in a process of its own, so the start of the workers counts. One worker and several take turns; medians are
-compared, and every cell of every store with the same cell of the first: rows must be equal to the last bit.
+compared, and every step of every store with the same step of the first: rows must be equal to the last bit.
 The target, 1.7, is for a machine with nothing else to do: what others used meanwhile is shown beside, and the CPU
 seconds of the runs themselves, which depend on it little.
 """
@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from sparselib import experiments
 from sparselib.repro import parameters
 from sparselib.repro.published import MEASURED
 from sparselib.repro.store import Store
@@ -27,9 +28,10 @@ TARGET = 1.7
 
 def run(jobs, figures, seeds):
     """Return the seconds of one run, the CPU seconds it used, how many cores others used meanwhile, and its rows."""
-    command = [sys.executable, "-m", "sparselib", "reproduce", "--rows-only", "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "sparselib", "reproduce", "--rows-only", "--from-nothing", "--jobs", str(jobs)]
     options = [word for number in figures for word in ("--figure", number)]
-    known = {name for model in map(parameters.figure, figures or parameters.PAGES) for name in model.model_fields}
+    pages = [parameters.find(experiments.PAGES, name) for name in figures or experiments.PAGES]
+    known = {name for page in pages for name in page.model_fields}
     options += [word for name in ("seeds", "fresh_seeds") if name in known for word in ("--set", f"{name}={seeds}")]
     with tempfile.TemporaryDirectory() as folder:
         busy, own, started = _busy(), os.times(), time.perf_counter()
@@ -41,18 +43,18 @@ def run(jobs, figures, seeds):
 
 
 def _rows(folder):
-    """Return {cell: its rows} of a store, without what no second run repeats."""
+    """Return {step: its rows} of a store, without what no second run repeats."""
     store = Store(folder)
     return {
         path.stem: [row for row in store.get(path.parent.name, path.stem)["rows"] if row["metric"] not in MEASURED]
-        for path in sorted((folder / "cells").rglob("*.json"))
+        for path in sorted((folder / "steps").rglob("*.json"))
     }
 
 
 def _busy():
     """Return the seconds that all cores of the machine have been busy (Linux; elsewhere 0)."""
     try:
-        with open("/proc/stat") as file:
+        with open("/proc/stat", encoding="utf-8") as file:
             user, nice, system = map(int, file.readline().split()[1:4])
     except OSError:
         return 0.0
@@ -75,7 +77,7 @@ def main():
     first, *others = [rows for runs in found.values() for *_, rows in runs]
     named = "figures " + ", ".join(arguments.figure) if arguments.figure else "all pages"
     print(
-        f"{named}, {arguments.seeds} seeds, medians of {arguments.rounds}, {os.cpu_count()} cores, {len(first)} cells\n"
+        f"{named}, {arguments.seeds} seeds, medians of {arguments.rounds}, {os.cpu_count()} cores, {len(first)} steps\n"
     )
     print("| jobs | seconds | CPU seconds | cores that others used |\n|---|---|---|---|")
     medians = {}
@@ -86,8 +88,8 @@ def main():
     ratio = medians[1] / medians[arguments.jobs]
     print(f"\n{arguments.jobs} workers: {ratio:.2f} × faster (target with 2 on a free machine: ≥ {TARGET})")
     for rows in others:
-        same = sum(rows.get(cell) == values for cell, values in first.items())
-        print(f"another store: {same} of {len(first)} cells have equal rows, {len(rows.keys() - first.keys())} are new")
+        same = sum(rows.get(step) == values for step, values in first.items())
+        print(f"another store: {same} of {len(first)} steps have equal rows, {len(rows.keys() - first.keys())} are new")
     if any(rows != first for rows in others):
         sys.exit(1)
 

@@ -1,10 +1,11 @@
 """Pruning, robustness attacks and SensNorm: the library behind the book.
 
-Three wings bear the words of the paper's title: `pruning`, `robustness`, `detection`. They stand on `data`, `models`,
-`training`. Modules load on first use, so that `sparselib --help` does not wait for torch.
+Its wings `pruning`, `robustness`, `detection` stand on `data`, `models`, `training`. Modules load on first use, so that
+`sparselib --help` does not wait for torch.
 """
 
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -14,11 +15,11 @@ _SUBJECTS = (
 )  # fmt: skip
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> ModuleType:
     if name in _SUBJECTS:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_SUBJECTS])

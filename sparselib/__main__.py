@@ -1,3 +1,3 @@
-from sparselib.repro.cli import main
+from sparselib.cli import main
 
 main()

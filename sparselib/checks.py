@@ -2,11 +2,12 @@
 
 import difflib
 import math
+from collections.abc import Iterable
 
 import torch
 
 
-def choice(name, value, allowed, *, also=""):
+def choice(name: str, value: str, allowed: Iterable[str], *, also: str = "") -> str:
     """Return `value` if it is one of `allowed` (strings); else raise ValueError with the close matches.
 
     `also` describes further forms that the caller accepts beside the listed ones.
@@ -14,14 +15,15 @@ def choice(name, value, allowed, *, also=""):
     allowed = list(allowed)
     if value in allowed:
         return value
-    message = f"unknown {name} {value!r}"
     close = difflib.get_close_matches(str(value), allowed, n=3, cutoff=0.5)
-    if close:
-        message += "; did you mean " + " or ".join(repr(c) for c in close) + "?"
-    raise ValueError(f"{message} (allowed: {', '.join(allowed)}{also})")
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    raise ValueError(f"unknown {name} {value!r}{hint} (allowed: {', '.join(allowed)}{also})")
 
 
-def number(name, value, low=-math.inf, high=math.inf, *, low_open=False, high_open=False):
+def number(
+    name: str, value: float, low: float = -math.inf, high: float = math.inf, *,
+    low_open: bool = False, high_open: bool = False,
+) -> float:  # fmt: skip
     """Return `value` if it is a finite real number within the bounds; else raise TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
@@ -32,7 +34,7 @@ def number(name, value, low=-math.inf, high=math.inf, *, low_open=False, high_op
     return value
 
 
-def integer(name, value, low=None, high=None):
+def integer(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """Return `value` if it is an int within [low, high]; else raise TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}")
@@ -42,11 +44,10 @@ def integer(name, value, low=None, high=None):
     return value
 
 
-def images(x, *, name="x", unit_range=False):
+def images(x: torch.Tensor, *, name: str = "x", unit_range: bool = False) -> torch.Tensor:
     """Return `x` if it is a finite floating (N, C, H, W) tensor, within [0, 1] when `unit_range`."""
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        got = f"dtype {x.dtype}" if isinstance(x, torch.Tensor) else f"type {type(x).__name__}"
-        raise TypeError(f"{name} must be a floating point tensor (N, C, H, W), got {got}")
+        raise TypeError(f"{name} must be a floating point tensor (N, C, H, W), got {_kind(x)}")
     if x.ndim != 4:
         raise ValueError(f"{name} must have shape (N, C, H, W), got {tuple(x.shape)}")
     if not torch.isfinite(x).all():
@@ -56,11 +57,10 @@ def images(x, *, name="x", unit_range=False):
     return x
 
 
-def labels(y, x, *, name="y"):
+def labels(y: torch.Tensor, x: torch.Tensor, *, name: str = "y") -> torch.Tensor:
     """Return `y` if it is an int64 (N,) tensor on the device of `x`, one non-negative label per row of `x`."""
     if not isinstance(y, torch.Tensor) or y.dtype != torch.int64:
-        got = f"dtype {y.dtype}" if isinstance(y, torch.Tensor) else f"type {type(y).__name__}"
-        raise TypeError(f"{name} must be an int64 tensor (N,), got {got}")
+        raise TypeError(f"{name} must be an int64 tensor (N,), got {_kind(y)}")
     if y.shape != x.shape[:1]:
         raise ValueError(f"{name} must have shape ({len(x)},), one label per input, got {tuple(y.shape)}")
     if y.device != x.device:
@@ -70,7 +70,11 @@ def labels(y, x, *, name="y"):
     return y
 
 
-def logits(z, x):
+def _kind(value):
+    return f"dtype {value.dtype}" if isinstance(value, torch.Tensor) else f"type {type(value).__name__}"
+
+
+def logits(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return the model output `z` if it is a finite (N, K) tensor with K >= 2 for the batch `x`."""
     if not isinstance(z, torch.Tensor) or z.ndim != 2 or len(z) != len(x):
         got = tuple(z.shape) if isinstance(z, torch.Tensor) else type(z).__name__

@@ -1,14 +1,12 @@
-"""Labelled images and outliers, as plain tensors in [0, 1].
-
-`load` gives a data set, `outliers` gives inputs that do not belong to it. "digits" is embedded in scikit-learn and
-needs no file; the others are torchvision's, or a folder of images.
-"""
+"""Labelled images and outliers, as plain tensors in [0, 1]: `load` a data set, or what does not belong to it."""
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,12 +16,8 @@ from sparselib import checks, seeds
 from sparselib.vision import torchvision
 
 TORCHVISION = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "svhn": "SVHN",
-}
+    "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN",
+}  # fmt: skip
 NAMES = ("digits", *TORCHVISION)
 SPLITS = ("train", "test")
 
@@ -37,33 +31,32 @@ class Samples:
 
     x: torch.Tensor
     y: torch.Tensor
-    classes: tuple
+    classes: tuple[str, ...]
     name: str
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.x)
 
     @cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
         for tensor in (self.x, self.y):
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
         return digest.hexdigest()
 
-    def take(self, index):
+    def take(self, index: slice | torch.Tensor) -> Self:
         """Return the samples at `index` (a slice, or an int64 or bool tensor)."""
         return replace(self, x=self.x[index], y=self.y[index])
 
-    def only(self, classes):
+    def only(self, classes: Sequence[str]) -> Self:
         """Return the samples of the named `classes`, relabelled 0, 1, … in the order given."""
         for name in classes:
             checks.choice("class", name, self.classes)
-        new_label = torch.full((len(self.classes),), -1)
-        new_label[[self.classes.index(c) for c in classes]] = torch.arange(len(classes))
+        new_label = torch.tensor([classes.index(c) if c in classes else -1 for c in self.classes])
         y = new_label[self.y]
-        return Samples(self.x[y >= 0], y[y >= 0], tuple(classes), self.name)
+        return replace(self, x=self.x[y >= 0], y=y[y >= 0], classes=tuple(classes))
 
-    def split(self, fraction, *, seed=0):
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
         """Return two disjoint parts: a random `fraction` in (0, 1) of the samples, and the rest."""
         checks.number("fraction", fraction, 0, 1, low_open=True, high_open=True)
         order = torch.randperm(len(self), generator=seeds.generator(seed, "split", self.name))
@@ -71,51 +64,55 @@ class Samples:
         return self.take(order[:cut].sort().values), self.take(order[cut:].sort().values)
 
 
-def load(name, split="train", *, root=None, download=False, limit=None, seed=0):
+def load(
+    name: str, split: str = "train", *, root: str | Path | None = None, download: bool = False,
+    limit: int | None = None, seed: int = 0,
+) -> Samples:  # fmt: skip
     """Return the Samples of one data set.
 
     Args:
         name: "digits" (8×8 grey, embedded), "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn" (torchvision),
             or "folder:<path>": a tree <path>/{train,test}/<class>/<image>, all images of one size.
         split: "train" or "test". Digits has no official split: within each class every third image is for testing.
-        root: folder of the torchvision data; default: $SPARSELIB_DATA, else ./data.
-        download: fetch missing torchvision data into `root`.
+        root: folder of the torchvision data; default: $SPARSELIB_DATA, else ./data. download: fetch what is missing.
         limit: keep at most this many samples, drawn by `seed`, in their original order.
     Raises: ValueError for unknown names, FileNotFoundError when the files are not there.
     """
     checks.choice("split", split, SPLITS)
     if limit is not None:
         checks.integer("limit", limit, low=1)
-    if isinstance(name, str) and name.startswith("folder:"):
+    if _is_folder(name):
         samples = _folder(Path(name.removeprefix("folder:")).expanduser(), split, name)
     else:
         checks.choice("dataset", name, NAMES, also=", folder:<path>")
         samples = _digits(split) if name == "digits" else _from_torchvision(name, split, root, download)
-    if limit is not None and limit < len(samples):
-        order = torch.randperm(len(samples), generator=seeds.generator(seed, "limit", name, split))
-        samples = samples.take(order[:limit].sort().values)
-    return samples
+    if limit is None or limit >= len(samples):
+        return samples
+    order = torch.randperm(len(samples), generator=seeds.generator(seed, "limit", name, split))
+    return samples.take(order[:limit].sort().values)
+
+
+def _is_folder(name):
+    return isinstance(name, str) and name.startswith("folder:")
 
 
 def _digits(split):
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    position = np.zeros(len(digits.target), dtype=int)  # of each image within its class
+    pixels, labels = load_digits(return_X_y=True)
+    chosen = np.zeros(len(labels), dtype=bool)
     for label in range(10):
-        members = digits.target == label
-        position[members] = np.arange(members.sum())
-    chosen = (position % 3 == 2) == (split == "test")
-    x = torch.from_numpy(digits.images[chosen] / 16).float().unsqueeze(1)  # (N, 1, 8, 8), grey levels 0..16
-    return Samples(x, torch.from_numpy(digits.target[chosen]).long(), tuple("0123456789"), "digits")
+        chosen[np.flatnonzero(labels == label)[2::3]] = True
+    chosen = chosen == (split == "test")
+    x = torch.from_numpy(pixels[chosen] / 16).float().view(-1, 1, 8, 8)  # grey levels 0..16
+    return Samples(x, torch.from_numpy(labels[chosen]).long(), tuple("0123456789"), "digits")
 
 
 def _from_torchvision(name, split, root, download):
-    root = Path(root or os.environ.get("SPARSELIB_DATA", "data")).expanduser()
-    dataset_class = getattr(torchvision().datasets, TORCHVISION[name])
-    part = {"split": split} if name == "svhn" else {"train": split == "train"}
+    root, svhn = Path(root or os.environ.get("SPARSELIB_DATA", "data")).expanduser(), name == "svhn"
+    part = {"split": split} if svhn else {"train": split == "train"}
     try:
-        raw = dataset_class(root=str(root), download=download, **part)
+        raw = getattr(torchvision().datasets, TORCHVISION[name])(root=str(root), download=download, **part)
     except RuntimeError as error:
         if download:
             raise
@@ -129,9 +126,8 @@ def _from_torchvision(name, split, root, download):
         pixels = pixels.unsqueeze(1)
     elif pixels.shape[-1] == 3:  # (N, H, W, 3)
         pixels = pixels.permute(0, 3, 1, 2)
-    y = torch.as_tensor(raw.labels if name == "svhn" else raw.targets).long()
-    classes = tuple("0123456789") if name == "svhn" else tuple(raw.classes)
-    return Samples(pixels.contiguous().float() / 255, y, classes, name)
+    y = torch.as_tensor(raw.labels if svhn else raw.targets).long()
+    return Samples(pixels.contiguous().float() / 255, y, tuple("0123456789" if svhn else raw.classes), name)
 
 
 def _folder(path, split, name):
@@ -145,23 +141,20 @@ def _folder(path, split, name):
     images = []
     for file, _ in tree.samples:
         try:
-            image = np.asarray(tree.loader(file))  # (H, W, 3) uint8
+            images.append(np.asarray(tree.loader(file)))  # (H, W, 3) uint8
         except OSError as error:
             raise ValueError(f"dataset {name!r}: cannot read the image {file}: {error}") from error
-        if images and image.shape != images[0].shape:
-            raise ValueError(
-                f"dataset {name!r}: all images must share one size; {file} is {image.shape[:2]}, "
-                f"the first is {images[0].shape[:2]}"
-            )
-        images.append(image)
+        size, first = images[-1].shape[:2], images[0].shape[:2]
+        if size != first:
+            sizes = f"{file} is {size}, the first is {first}"
+            raise ValueError(f"dataset {name!r}: all images must share one size; {sizes}")
     x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     if (x == x[:, :1]).all():  # a grey data set, which the image loader has tripled
         x = x[:, :1]
-    y = torch.tensor([label for _, label in tree.samples])
-    return Samples(x.contiguous().float() / 255, y, tuple(tree.classes), name)
+    return Samples(x.contiguous().float() / 255, torch.tensor(tree.targets), tuple(tree.classes), name)
 
 
-def balanced(samples, n, *, seed=0):
+def balanced(samples: Samples, n: int, *, seed: int = 0) -> Samples:
     """Return about n of the samples, equally many of each class (at least one), drawn by `seed`."""
     checks.integer("n", n, low=1)
     order = torch.randperm(len(samples), generator=seeds.generator(seed, "balanced", samples.name))
@@ -170,7 +163,7 @@ def balanced(samples, n, *, seed=0):
     return samples.take(torch.cat(chosen).sort().values)
 
 
-def overlap(first, second):
+def overlap(first: Samples, second: Samples) -> int:
     """Return how many images of `first` are, pixel for pixel, among those of `second`."""
     if first.x.shape[1:] != second.x.shape[1:]:
         return 0
@@ -178,21 +171,19 @@ def overlap(first, second):
     return sum(image.numpy().tobytes() in known for image in first.x)
 
 
-# --- outliers: each takes (like, n, seed, split) and returns x of the shape of like.x, n of them at most ---
+# Outliers: each function takes (like, n, seed, split) and returns x of the shape of like.x, n of them at most.
 
 
 def _textures(like, n, seed, split):
     """Patches of scikit-learn's two sample photographs (one for train, one for test), at random places and scales."""
     from sklearn.datasets import load_sample_image
 
-    photo = load_sample_image("china.jpg" if split == "train" else "flower.jpg")
-    photo = torch.from_numpy(np.array(photo)).permute(2, 0, 1).unsqueeze(0).float() / 255  # (1, 3, 427, 640)
+    photo = np.array(load_sample_image("china.jpg" if split == "train" else "flower.jpg"))
+    photo = torch.from_numpy(photo).permute(2, 0, 1).unsqueeze(0).float() / 255  # (1, 3, 427, 640)
     (height, width), (h, w) = photo.shape[-2:], like.x.shape[-2:]
-    rng = seeds.numpy_generator(seed, "textures", split)
-    largest = min(height / h, width / w)
-    patches = []
+    rng, patches = seeds.numpy_generator(seed, "textures", split), []
     for _ in range(n):
-        zoom = min(rng.uniform(1, 8), largest)
+        zoom = min(rng.uniform(1, 8), min(height / h, width / w))
         ph, pw = int(h * zoom), int(w * zoom)
         top, left = rng.integers(height - ph + 1), rng.integers(width - pw + 1)
         patches.append(_resized(photo[..., top : top + ph, left : left + pw], (h, w)))
@@ -226,8 +217,7 @@ def _mixed(like, n, seed, split):
     rng = seeds.generator(seed, "mixed", split)
     if len(like.y.unique()) < 2:
         raise ValueError("mixed outliers need samples of at least 2 classes")
-    first = torch.randint(len(like), (n,), generator=rng)
-    second = torch.randint(len(like), (n,), generator=rng)
+    first, second = (torch.randint(len(like), (n,), generator=rng) for _ in range(2))
     while len(same := (like.y[first] == like.y[second]).nonzero().squeeze(1)):
         second[same] = torch.randint(len(like), (len(same),), generator=rng)
     return (like.x[first] + like.x[second]) / 2
@@ -236,29 +226,26 @@ def _mixed(like, n, seed, split):
 def _drawn(like, n, rng):
     """n images of `like` in random order; with repeats only when n exceeds their number."""
     rounds = -(-n // len(like))
-    order = torch.cat([torch.randperm(len(like), generator=rng) for _ in range(rounds)])
-    return like.x[order[:n]]
+    return like.x[torch.cat([torch.randperm(len(like), generator=rng) for _ in range(rounds)])[:n]]
 
 
 SYNTHETIC = {
-    "textures": _textures,
-    "uniform": _uniform,
-    "gaussian": _gaussian,
-    "permuted": _permuted,
-    "inverted": _inverted,
+    "textures": _textures, "uniform": _uniform, "gaussian": _gaussian, "permuted": _permuted, "inverted": _inverted,
     "mixed": _mixed,
-}
+}  # fmt: skip
 OUTLIERS = (*SYNTHETIC, "heldout")
 
 
-def outliers(name, like, *, n=None, seed=0, split="test", root=None, download=False):
+def outliers(
+    name: str, like: Samples, *, n: int | None = None, seed: int = 0, split: str = "test",
+    root: str | Path | None = None, download: bool = False,
+) -> Samples:  # fmt: skip
     """Return Samples that do not belong to the data set of `like`, in the shape of like.x, with y = -1.
 
     Args:
         name: "textures", "uniform", "gaussian", "permuted", "inverted", "mixed"; "heldout": the classes of the data
             set that `like` leaves out (see `Samples.only`); or any data set of `load`, resized and recoloured.
-        like: the in-distribution Samples.
-        n: how many; default len(like), or as many as the data set has.
+        like: the in-distribution Samples. n: how many; default len(like), or as many as the data set has.
         split: of which split heldout, textures and data sets are taken; train and test never share an image.
     Raises: ValueError for unknown names, an empty `like`, or the data set of `like` itself.
     """
@@ -269,8 +256,7 @@ def outliers(name, like, *, n=None, seed=0, split="test", root=None, download=Fa
     if name in SYNTHETIC:
         x = SYNTHETIC[name](like, n, seed, split)
     else:
-        is_folder = isinstance(name, str) and name.startswith("folder:")
-        if not is_folder:
+        if not _is_folder(name):
             checks.choice("outliers", name, (*OUTLIERS, *NAMES), also=", folder:<path>")
         if name == like.name:
             raise ValueError(f"outliers must come from another data set than like, got {name!r} for both")
@@ -279,16 +265,15 @@ def outliers(name, like, *, n=None, seed=0, split="test", root=None, download=Fa
             source = source.only([c for c in source.classes if c not in like.classes])
             if not len(source):
                 raise ValueError(f"heldout: like has all classes of {like.name!r}; keep some out with like.only(...)")
-        rng = seeds.generator(seed, "outliers", name, split)
-        x = source.x[torch.randperm(len(source), generator=rng)[:n]]
-        x = _recoloured(_resized(x, like.x.shape[-2:]), like.x.shape[1])
+        order = torch.randperm(len(source), generator=seeds.generator(seed, "outliers", name, split))
+        x = _recoloured(_resized(source.x[order[:n]], like.x.shape[-2:]), like.x.shape[1])
     return Samples(x.contiguous(), torch.full((len(x),), -1), (), name)
 
 
 def _resized(x, size):
-    return (
-        x if x.shape[-2:] == size else F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
-    )
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def _recoloured(x, channels):

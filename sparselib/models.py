@@ -1,6 +1,8 @@
 """Classifiers from images in [0, 1] to logits. Normalisation is their first layer, so attacks work on pixels."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,16 +10,21 @@ from torch import nn
 
 from sparselib import checks, seeds
 
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+
 
 class Normalize(nn.Module):
     """(x − mean) / std per channel."""
 
-    def __init__(self, mean, std):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 4 or x.shape[1] != self.mean.shape[1]:  # broadcasting would hide it
             raise ValueError(f"x must have shape (N, {self.mean.shape[1]}, H, W), got {tuple(x.shape)}")
         return (x - self.mean) / self.std
@@ -33,14 +40,13 @@ def _head(features, num_classes):
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, num_classes)]
 
 
-def convnet(c, k, size, width):
+def convnet(c: int, k: int, size: int, width: int) -> list[nn.Module]:
     """Three convolutions (width, 2·width, 2·width) and a linear layer; 14k weights at width 16, for small images."""
-    w = width
-    early = [nn.MaxPool2d(2)] if size >= 16 else []
-    return [*_conv(c, w), *early, *_conv(w, 2 * w), nn.MaxPool2d(2), *_conv(2 * w, 2 * w), *_head(2 * w, k)]
+    early, wide = [nn.MaxPool2d(2)] if size >= 16 else [], 2 * width
+    return [*_conv(c, width), *early, *_conv(width, wide), nn.MaxPool2d(2), *_conv(wide, wide), *_head(wide, k)]
 
 
-def lenet5(c, k, size, width):
+def lenet5(c: int, k: int, size: int, width: int) -> list[nn.Module]:
     """LeNet-5 (LeCun 1998) with ReLU and max-pooling; `width` is its first number of channels, 6 in the original."""
     w1, w2, w3, w4 = (round(width * f / 6) for f in (6, 16, 120, 84))
     padding = 0 if size >= 16 else 2  # the original shrinks 28×28 images; smaller ones keep their size
@@ -58,46 +64,43 @@ def lenet5(c, k, size, width):
 class BasicBlock(nn.Module):
     """Residual block of two 3×3 convolutions (He 2016), with a 1×1 projection where the shape changes."""
 
-    def __init__(self, c_in, c_out, stride):
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(*_conv(c_in, c_out, 3, stride), *_conv(c_out, c_out)[:-1])
         same = stride == 1 and c_in == c_out
         self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(c_in, c_out, 1, stride)[:-1])
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
 
 
 def _resnet(c, k, size, width, blocks):
     """ResNet with basic blocks, the CIFAR stem (3×3, no pooling) below 96 pixels, the ImageNet stem from there on."""
-    layers = _conv(c, width) if size < 96 else [*_conv(c, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
-    c_in = width
+    layers, c_in = _conv(c, width) if size < 96 else [*_conv(c, width, 7, 2), nn.MaxPool2d(3, 2, 1)], width
     for stage, count in enumerate(blocks):
         for i in range(count):
-            c_out = width * 2**stage
-            layers.append(BasicBlock(c_in, c_out, stride=2 if stage and i == 0 else 1))
-            c_in = c_out
+            layers.append(BasicBlock(c_in, width * 2**stage, stride=2 if stage and i == 0 else 1))
+            c_in = width * 2**stage
     return [*layers, *_head(c_in, k)]
 
 
-def resnet8(c, k, size, width):
+def resnet8(c: int, k: int, size: int, width: int) -> list[nn.Module]:
     """Three stages of one basic block (16, 32, 64 channels at width 16): 75k weights."""
     return _resnet(c, k, size, width, (1, 1, 1))
 
 
-def resnet18(c, k, size, width):
+def resnet18(c: int, k: int, size: int, width: int) -> list[nn.Module]:
     """Four stages of two basic blocks (64 … 512 channels at width 64): 11M weights."""
     return _resnet(c, k, size, width, (2, 2, 2, 2))
 
 
-def vgg16(c, k, size, width):
+def vgg16(c: int, k: int, size: int, width: int) -> list[nn.Module]:
     """VGG-16 (Simonyan 2015) with batch-norm and one linear layer; pools while more than one pixel is left."""
     layers, c_in = [], c
     for stage, count in enumerate((2, 2, 3, 3, 3)):
-        c_out = width * min(2**stage, 8)
         for _ in range(count):
-            layers += _conv(c_in, c_out)
-            c_in = c_out
+            layers += _conv(c_in, width * min(2**stage, 8))
+            c_in = width * min(2**stage, 8)
         if size > 1:
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
             size = -(-size // 2)
@@ -106,16 +109,22 @@ def vgg16(c, k, size, width):
 
 # name -> (constructor of the layers, default width)
 MODELS = {
-    "convnet": (convnet, 16),
-    "lenet5": (lenet5, 6),
-    "resnet8": (resnet8, 16),
-    "resnet18": (resnet18, 64),
+    "convnet": (convnet, 16), "lenet5": (lenet5, 6), "resnet8": (resnet8, 16), "resnet18": (resnet18, 64),
     "vgg16": (vgg16, 64),
-}
+}  # fmt: skip
 NAMES = tuple(MODELS)
 
 
-def build(name, *, in_channels, num_classes, image_size, width=None, mean=None, std=None, seed=0):
+class Network(nn.Sequential):
+    """Layers in a row; `spec` holds the arguments of `build` that give its like."""
+
+    spec: dict[str, Any]
+
+
+def build(
+    name: str, *, in_channels: int, num_classes: int, image_size: int, width: int | None = None,
+    mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None, seed: int = 0,
+) -> Network:  # fmt: skip
     """Return a new network from (N, in_channels, image_size, image_size) in [0, 1] to logits (N, num_classes).
 
     Args:
@@ -132,15 +141,15 @@ def build(name, *, in_channels, num_classes, image_size, width=None, mean=None, 
     checks.integer("image_size", image_size, low=4)
     layers, default_width = MODELS[name]
     width = default_width if width is None else checks.integer("width", width, low=1)
-    mean = _per_channel("mean", 0.0 if mean is None else mean, in_channels)
-    std = _per_channel("std", 1.0 if std is None else std, in_channels)
-    if min(std) <= 0:
-        raise ValueError(f"std must be positive, got {std}")
+    means = _per_channel("mean", 0.0 if mean is None else mean, in_channels)
+    stds = _per_channel("std", 1.0 if std is None else std, in_channels)
+    if min(stds) <= 0:
+        raise ValueError(f"std must be positive, got {stds}")
     with seeds.isolated(seed, "weights"):
-        net = nn.Sequential(Normalize(mean, std), *layers(in_channels, num_classes, image_size, width))
+        net = Network(Normalize(means, stds), *layers(in_channels, num_classes, image_size, width))
     net.spec = {
         "name": name, "in_channels": in_channels, "num_classes": num_classes, "image_size": image_size,
-        "width": width, "mean": mean, "std": std, "seed": seed,
+        "width": width, "mean": means, "std": stds, "seed": seed,
     }  # fmt: skip
     return net
 
@@ -153,7 +162,7 @@ def _per_channel(name, value, channels):
 
 
 @contextmanager
-def keeping_modes(model):
+def keeping_modes(model: nn.Module) -> Iterator[nn.Module]:
     """Run a block that may change modes; give every submodule its own mode back after, also when the block fails."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -164,23 +173,44 @@ def keeping_modes(model):
 
 
 @contextmanager
-def evaluating(model):
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Run a block with the model in eval mode; give every submodule its own mode back after."""
     with keeping_modes(model):
         model.eval()
         yield model
 
 
-def device_of(model):
-    """Return the device of the model's first parameter or buffer (CPU when it has none)."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+@contextmanager
+def requiring_gradients(parameters: Iterable[torch.Tensor], wanted: bool) -> Iterator[None]:
+    """Run a block in which these parameters take gradients, or take none; give each its own flag back after."""
+    switched = [p for p in parameters if p.requires_grad != wanted]
+    try:
+        for parameter in switched:
+            parameter.requires_grad_(wanted)
+        yield
+    finally:
+        for parameter in switched:
+            parameter.requires_grad_(not wanted)
 
 
-def on_device_of(model, x, *, name="x"):
+def device_of(model: nn.Module, default: str | torch.device = "cpu") -> torch.device:
+    """Return the device of the model's first parameter or buffer (`default` when it has none)."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(default))
+
+
+def on_device_of(model: nn.Module, x: torch.Tensor, *, name: str = "x") -> torch.Tensor:
     """Return `x` if it lies where the model does, or the model has no tensors; else raise ValueError."""
-    lies = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), x.device)
-    if x.device != lies:
+    if x.device != (lies := device_of(model, x.device)):
         raise ValueError(f"{name} must be on the device of the model, {lies}, got {x.device}")
     return x
+
+
+def input_shape(model: nn.Module) -> tuple[int, int, int] | None:
+    """Return the shape (C, H, W) that a network of `build` was built for, None for any other."""
+    spec = getattr(model, "spec", None)
+    return spec and (spec["in_channels"], spec["image_size"], spec["image_size"])
+
+
+def batch_norms(model: nn.Module) -> list[BatchNorm]:
+    """Return the batch-norm layers of the model."""
+    return [module for module in model.modules() if isinstance(module, BatchNorm)]

@@ -1,6 +1,7 @@
 """Supervised training and accuracy."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 from tqdm import tqdm
 
 from sparselib import checks, seeds
-from sparselib.models import device_of, evaluating, keeping_modes
+from sparselib.data import Samples
+from sparselib.models import batch_norms, device_of, evaluating, keeping_modes
 from sparselib.robustness import objectives
 
 
@@ -16,15 +18,16 @@ from sparselib.robustness import objectives
 class History:
     """One entry per epoch: mean training loss, training accuracy in [0, 1]; and the seconds of the whole run."""
 
-    loss: list = field(default_factory=list)
-    accuracy: list = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
 def fit(
-    model, train, *, epochs, batch_size=64, lr=2e-3, weight_decay=5e-5, adversarial=None, noise=None, seed=0,
-    after_epoch=None, progress=True,
-):  # fmt: skip
+    model: nn.Module, train: Samples, *, epochs: int, batch_size: int = 64, lr: float = 2e-3,
+    weight_decay: float = 5e-5, adversarial: objectives.Objective | None = None, noise: float | None = None,
+    seed: int = 0, after_epoch: Callable[[nn.Module, int], object] | None = None, progress: bool = True,
+) -> History:  # fmt: skip
     """Train the model in place with Adam, cross-entropy and a one-cycle learning rate; return its History.
 
     Args:
@@ -43,28 +46,23 @@ def fit(
     checks.integer("batch_size", batch_size, low=1)
     checks.number("lr", lr, 0, low_open=True)
     checks.number("weight_decay", weight_decay, 0)
-    if noise is not None:
-        checks.number("noise", noise, 0)
+    checks.number("noise", 0.0 if noise is None else noise, 0)
     if adversarial is not None and not callable(adversarial):
         raise TypeError(f"adversarial must be an objectives.Adversarial or None, got {adversarial!r}")
-    objective = adversarial or objectives.clean
     if not len(train):
         raise ValueError("train must not be empty")
     device = device_of(model)
     x, y = checks.images(train.x, name="train.x").to(device), train.y.to(device)
     checks.labels(y, x, name="train.y")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    batches = -(-len(x) // batch_size)
-    steps = max(epochs * batches, 1)
+    steps = max(epochs * -(-len(x) // batch_size), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
-    order = seeds.generator(seed, "order")
     history, started = History(), time.perf_counter()
-    step = 0
+    order, step, objective = seeds.generator(seed, "order"), 0, adversarial or objectives.clean
     with seeds.isolated(seed, "training"), keeping_modes(model):
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
-            total_loss = torch.zeros((), device=device)
-            correct = torch.zeros((), device=device)
+            total_loss, correct = torch.zeros(2, device=device)
             for index in torch.randperm(len(x), generator=order).split(batch_size):
                 if len(index) == 1 and len(x) > 1:
                     continue
@@ -95,7 +93,7 @@ def _one_cycle(done):
     return min(done / 0.25, (1 - done) / 0.75) if done else 1e-3
 
 
-def logits(model, x, *, batch_size=512):
+def logits(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
     """Return the model's logits (N, K) for x (N, C, H, W), in eval mode, without gradients."""
     checks.integer("batch_size", batch_size, low=1)
     with evaluating(model), torch.no_grad():
@@ -104,27 +102,25 @@ def logits(model, x, *, batch_size=512):
     return torch.cat(parts)
 
 
-def accuracy(model, samples, *, batch_size=512):
+def accuracy(model: nn.Module, samples: Samples, *, batch_size: int = 512) -> float:
     """Return the fraction in [0, 1] of the samples whose largest logit is at their label. Empty: ValueError."""
     if not len(samples):
         raise ValueError("accuracy of an empty set of samples")
-    device = device_of(model)
-    x, y = checks.images(samples.x, name="samples.x").to(device), samples.y.to(device)
-    return (logits(model, x, batch_size=batch_size).argmax(1) == y).double().mean().item()
+    x = checks.images(samples.x, name="samples.x").to(device_of(model))
+    return (logits(model, x, batch_size=batch_size).argmax(1) == samples.y.to(x.device)).double().mean().item()
 
 
-def restate_batch_norm(model, samples, *, batch_size=512):
+def restate_batch_norm(model: nn.Module, samples: Samples, *, batch_size: int = 512) -> None:
     """Measure the batch-norm statistics anew on `samples`, in place, and change nothing else.
 
-    A network that lost weights without training carries the statistics of the one it came from. Averages over the
-    batches are plain, not moving. Modes are given back as found.
+    A network that lost weights without training carries the statistics of the one it came from. Batches are averaged
+    plainly, without momentum. Modes are given back as found.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
+    momenta = [(layer, layer.momentum) for layer in batch_norms(model)]
     try:
         with keeping_modes(model), torch.no_grad():
             model.eval()
-            for layer in layers:
+            for layer, _ in momenta:
                 layer.reset_running_stats()
                 layer.momentum = None
                 layer.train()
@@ -132,5 +128,5 @@ def restate_batch_norm(model, samples, *, batch_size=512):
                 if len(part) > 1 or len(samples) == 1:
                     model(part.to(device_of(model)))
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, momentum in momenta:
             layer.momentum = momentum

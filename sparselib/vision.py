@@ -1,29 +1,30 @@
 """Import torchvision even where its compiled part does not match this torch.
 
-The torchvision wheel for Linux is linked against CUDA. Beside a CPU build of torch its compiled operators do not
-load, and `import torchvision` dies with "operator torchvision::nms does not exist". This project needs its Python
-parts only (data sets, image folders, models), so the missing operators are declared, without a body, and the import
-is tried again. Where torchvision imports as it is, nothing is declared.
+Its Linux wheel is linked against CUDA: beside a CPU build of torch, `import torchvision` dies with "operator
+torchvision::nms does not exist". This project needs its Python parts only (data sets, image folders), so the missing
+operators are declared, without a body, and the import is tried again.
 """
 
 import importlib
 import re
 import sys
+from types import ModuleType
 
 import torch
 
-# Schemas as torchvision 0.26-0.28 registers them.
+_OPERATORS = ("nms", "qnms")  # with the schema that torchvision 0.26-0.28 registers
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_OPERATORS = ("nms", "qnms")
-_declared = None  # the torch.library object must outlive the import, or its operators vanish
+declared: torch.library.Library | None = (
+    None  # the torch.library object must outlive the import, or its operators vanish
+)
 
 
-def torchvision():
+def torchvision() -> ModuleType:
     """Return the torchvision module, declaring its missing operators first when that is what it takes.
 
     Raises ImportError, with the first reason, when torchvision is absent or broken in another way.
     """
-    global _declared
+    global declared
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -31,9 +32,9 @@ def torchvision():
             raise ImportError(f"torchvision cannot be imported: {error}") from error
     for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
         del sys.modules[name]  # half-imported
-    _declared = torch.library.Library("torchvision", "DEF")
+    declared = torch.library.Library("torchvision", "DEF")
     for name in _OPERATORS:
-        _declared.define(name + _SIGNATURE)
+        declared.define(name + _SIGNATURE)
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:

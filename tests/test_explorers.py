@@ -29,8 +29,8 @@ def open_piece():
             page = chromium.new_context(offline=True).new_page()
             content = f'<script type="application/json">{json.dumps(data)}</script>'
             page.set_content(f'<div class="explorer" data-explorer="{kind}">{content}</div>')
-            page.add_style_tag(content=(STATIC / "book.css").read_text())
-            page.add_script_tag(content=(STATIC / "explorers.js").read_text())
+            page.add_style_tag(content=(STATIC / "book.css").read_text(encoding="utf-8"))
+            page.add_script_tag(content=(STATIC / "explorers.js").read_text(encoding="utf-8"))
             assert page.locator("[data-explorer]").get_attribute("data-ready") == "yes"
             return page
 

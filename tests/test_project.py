@@ -10,11 +10,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def _pins():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
     pins = {}
     for line in lines:
         name, version = re.fullmatch(r"([\w.\-]+)==([\w.]+)", line).groups()
@@ -55,7 +56,7 @@ def test_constraints_pin_every_package_within_the_ranges():
 
 
 def test_environment_installs_the_project_under_the_constraints():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["name"] == PROJECT["name"]
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert pip == ["--constraint constraints.txt", "--editable .[book]"]
@@ -64,20 +65,23 @@ def test_environment_installs_the_project_under_the_constraints():
 
 
 def test_pip_accepts_the_conda_file_and_has_nothing_to_add():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     arguments = " ".join(next(e["pip"] for e in environment["dependencies"] if isinstance(e, dict))).split()
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
-def test_floors_hold():
+def test_storeys_hold():
     done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], capture_output=True, text=True, cwd=ROOT
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], capture_output=True, encoding="utf-8", cwd=ROOT
     )
     assert done.returncode == 0, done.stdout
 
 
 def test_help_lists_every_target():
-    done = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=ROOT)
-    assert all(f"make {target} " in done.stdout for target in ("book", "test", "help", "lint", "clean"))
+    done = subprocess.run(["make", "help"], capture_output=True, encoding="utf-8", cwd=ROOT)
+    assert all(
+        f"make {target} " in done.stdout
+        for target in ("book", "reproduce", "figure", "status", "verify", "test", "help", "lint", "clean")
+    )

@@ -34,8 +34,8 @@ def bare_results(text):
 
 def _prose(path):
     if path.suffix == ".md":
-        return path.read_text()
-    cells = json.loads(path.read_text())["cells"]
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 

@@ -3,47 +3,23 @@
 SensNorm and its kin are in `sensnorm`, what they are compared with in `baselines`.
 """
 
+from typing import Any
+
 from sparselib import checks
-from sparselib.detection.baselines import (
-    ASH,
-    DICE,
-    KNN,
-    MSP,
-    ODIN,
-    Energy,
-    Entropy,
-    Mahalanobis,
-    MaxLogit,
-    ReAct,
-    RelativeMahalanobis,
-    ViM,
-    as_pytorch_ood,
-)
+from sparselib.detection import baselines
 from sparselib.detection.scoring import Detector
 from sparselib.detection.sensnorm import HEADLINE, GradNorm, SensitivityProfile, SensNorm
 
-DETECTORS = {
-    "msp": MSP,
-    "maxlogit": MaxLogit,
-    "entropy": Entropy,
-    "energy": Energy,
-    "odin": ODIN,
-    "mahalanobis": Mahalanobis,
-    "relative_mahalanobis": RelativeMahalanobis,
-    "knn": KNN,
-    "vim": ViM,
-    "react": ReAct,
-    "dice": DICE,
-    "ash": ASH,
-    "gradnorm": GradNorm,
-    "sensnorm": SensNorm,
-    "profile": SensitivityProfile,
-}
+DETECTORS: dict[str, type[Detector]] = {
+    "msp": baselines.MSP, "maxlogit": baselines.MaxLogit, "entropy": baselines.Entropy, "energy": baselines.Energy,
+    "odin": baselines.ODIN, "mahalanobis": baselines.Mahalanobis, "relative_mahalanobis": baselines.RelativeMahalanobis,
+    "knn": baselines.KNN, "vim": baselines.ViM, "react": baselines.ReAct, "dice": baselines.DICE, "ash": baselines.ASH,
+    "gradnorm": GradNorm, "sensnorm": SensNorm, "profile": SensitivityProfile,
+}  # fmt: skip
 NAMES = tuple(DETECTORS)
-__all__ = [*(d.__name__ for d in DETECTORS.values()), "HEADLINE", "NAMES", "Detector", "as_pytorch_ood", "build"]
 
 
-def build(name, **options):
+def build(name: str, **options: Any) -> Detector:
     """Return an unfitted detector by name; `options` go to its constructor. "sensnorm" starts from `HEADLINE`.
 
     Raises: ValueError for unknown names (with the close matches) and option values, TypeError for unknown options.

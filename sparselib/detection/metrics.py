@@ -6,27 +6,27 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sparselib import checks
 
-
-def _scores(name, values):
-    values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    values = values.astype(np.float64).ravel()
-    if not len(values):
-        raise ValueError(f"{name} must not be empty")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return values
+Scores = torch.Tensor | np.ndarray
 
 
 def _binary(id_scores, ood_scores, positive):
     """Return (labels, scores) with the positive class scored high."""
     checks.choice("positive", positive, ("ood", "id"))
-    inside, outside = _scores("id_scores", id_scores), _scores("ood_scores", ood_scores)
-    is_ood = np.r_[np.zeros(len(inside)), np.ones(len(outside))]
-    scores = np.r_[inside, outside]
-    return (is_ood, scores) if positive == "ood" else (1 - is_ood, -scores)
+    scores, is_ood = [], []
+    for label, (name, values) in enumerate((("id_scores", id_scores), ("ood_scores", ood_scores))):
+        values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        values = values.astype(np.float64).ravel()
+        if not len(values):
+            raise ValueError(f"{name} must not be empty")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+        scores.append(values)
+        is_ood.append(np.full(len(values), float(label)))
+    labels, values = np.concatenate(is_ood), np.concatenate(scores)
+    return (labels, values) if positive == "ood" else (1 - labels, -values)
 
 
-def auroc(id_scores, ood_scores):
+def auroc(id_scores: Scores, ood_scores: Scores) -> float:
     """Return the area under the ROC curve in [0, 1]: P(anomaly scores above an ID input), ties counted half.
 
     Args: scores (N,) and (M,), finite, tensors or arrays. Raises ValueError when one is empty or not finite.
@@ -34,7 +34,7 @@ def auroc(id_scores, ood_scores):
     return float(roc_auc_score(*_binary(id_scores, ood_scores, "ood")))
 
 
-def aupr(id_scores, ood_scores, positive="ood"):
+def aupr(id_scores: Scores, ood_scores: Scores, positive: str = "ood") -> float:
     """Return the average precision in [0, 1] with `positive` "ood" (default) or "id" as the positive class.
 
     Its chance level is the positive share, so it depends on N and M; AUROC does not.
@@ -42,7 +42,7 @@ def aupr(id_scores, ood_scores, positive="ood"):
     return float(average_precision_score(*_binary(id_scores, ood_scores, positive)))
 
 
-def fpr_at_95_tpr(id_scores, ood_scores, positive="ood"):
+def fpr_at_95_tpr(id_scores: Scores, ood_scores: Scores, positive: str = "ood") -> float:
     """Return the false positive rate in [0, 1] at the first threshold where at least 95 % of positives are caught.
 
     positive="ood" (OpenOOD, pytorch-ood): how many ID inputs are flagged when 95 % of the anomalies are.

@@ -13,9 +13,11 @@ sample by sample instead. `weight_gradients` forms g_n from a and δ.
 import math
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +40,7 @@ class Weight:
 
     name: str
     layers: list
-    parameter: nn.Parameter | None
+    parameter: torch.Tensor | None
     value: torch.Tensor
     channels_last: bool = False  # the strides of `gradients`, which go by the sizes of the layers' inputs
 
@@ -91,7 +93,7 @@ class Call:
         return self.shape[1:].numel() // len(self.weight.value)
 
 
-def select(model, layers="all"):
+def select(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weight]:
     """Return the model's prunable weights, each once: "all", the "last", or those of the given names."""
     if isinstance(layers, str):
         checks.choice("layers", layers, ("all", "last"), also=", or a list of weight names")
@@ -186,7 +188,7 @@ class Pass:
     """
 
     def __init__(self, model, weights, x, *, keep_outputs=False, limit=math.inf):
-        self._calls = {w.name: [] for w in weights}
+        self._calls: Any = {w.name: [] for w in weights}
         # No reference from the meter to the calls: autograd's graph keeps it, and the calls keep the graph.
         meter = _Meter(weights, limit if len(x) > 1 else math.inf)
         handles = []
@@ -196,7 +198,7 @@ class Pass:
                     hook = self._recorder(weight, meter, keep_outputs)
                     handles.append(layer.register_forward_hook(hook, with_kwargs=True, prepend=True))
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(meter.pack, meter.unpack):
-                self._z = checks.logits(model(x), x)
+                self._z: Any = checks.logits(model(x), x)
         finally:
             for handle in handles:
                 handle.remove()

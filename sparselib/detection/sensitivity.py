@@ -46,11 +46,6 @@ def norms(model, x, y=None, *, norm=2, aggregate="all", **options):
     return (layers.mean(1) if aggregate == "mean" else saliency_norms.norm(layers, norm)).to(x.dtype)
 
 
-def snip_norm(model, x, y, *, norm=2, budget=BUDGET):
-    """Return ‖θ ⊙ ∂L(x_n, y_n)/∂θ‖_p per input (N,), over all prunable weights; L is the cross-entropy."""
-    return norms(model, x, y, norm=norm, budget=budget)
-
-
 def profile(model, x, y=None, **options):
     """Return the p-norm of each layer's saliency, for each input.
 
@@ -161,7 +156,9 @@ def _shape(weight, criterion):
 
 def _like_saliency(argument, tensors, weights, criterion, x):
     """Return {weight name: tensor} of the chosen weights, in the dtype of x; {} for None."""
-    for weight in weights if tensors is not None else ():
+    if tensors is None:
+        return {}
+    for weight in weights:
         if weight.name not in tensors:
             raise ValueError(f"{argument} must have an entry for every weight, got none for {weight.name!r}")
         tensor, shape = tensors[weight.name], tuple(_shape(weight, criterion))
@@ -169,7 +166,7 @@ def _like_saliency(argument, tensors, weights, criterion, x):
             raise ValueError(f"{argument}[{weight.name!r}] must have shape {shape}, got {tuple(tensor.shape)}")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{argument}[{weight.name!r}] must be finite, got NaN or infinity")
-    return {w.name: tensors[w.name].to(x) for w in weights} if tensors is not None else {}
+    return {w.name: tensors[w.name].to(x) for w in weights}
 
 
 @dataclass

@@ -1,9 +1,12 @@
 """SensNorm: how sensitive the weights are on one input, as an anomaly score. And its kin.
 
-A pruning criterion says how much each weight matters for a loss. Measured on a single input, it says how much each
-weight matters to that input. An input of a kind that the network knows is settled: no weight matters much to its
-loss. Ayle et al. 2022, https://arxiv.org/abs/2207.04227.
+A pruning criterion, measured on a single input, says how much each weight matters to that input. An input of a kind
+that the network knows is settled: no weight matters much to its loss. Ayle et al. 2022,
+https://arxiv.org/abs/2207.04227.
 """
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from sklearn.covariance import LedoitWolf
@@ -12,8 +15,8 @@ from sparselib import checks, seeds, training
 from sparselib.detection import scoring, sensitivity
 from sparselib.detection.scoring import Detector
 
-# The configuration that `detectors.build("sensnorm")` stands for. Chosen by benchmarks/choose_sensnorm.py on held-back
-# training data and synthetic outliers of it, by the rule that is written there, and not touched since.
+# What `detectors.build("sensnorm")` stands for: chosen by the rule in benchmarks/choose_sensnorm.py, on held-back
+# training data and synthetic outliers of it, and not touched since.
 HEADLINE = {"criterion": "snip", "norm": 2, "target": "predicted", "aggregate": "all", "layers": "last"}
 
 REFERENCE_SAMPLES = 2000  # how many training inputs a reference or a profile is measured on, at most
@@ -40,9 +43,10 @@ class SensNorm(Detector):
     """
 
     def __init__(
-        self, criterion="snip", norm=2, target="predicted", reference=None, aggregate="all", layers="all", views=1, *,
-        standardise=False, per_loss=False, budget=sensitivity.BUDGET,
-    ):  # fmt: skip
+        self, criterion: str = "snip", norm: float = 2, target: str = "predicted", reference: str | None = None,
+        aggregate: str = "all", layers: str | Sequence[str] = "all", views: int = 1, *, standardise: bool = False,
+        per_loss: bool = False, budget: int = sensitivity.BUDGET,
+    ) -> None:  # fmt: skip
         checks.choice("criterion", criterion, ("snip", "crop", "grasp", "snap"))
         checks.choice("target", target, sensitivity.TARGETS)
         checks.choice("aggregate", aggregate, sensitivity.AGGREGATES)
@@ -53,9 +57,8 @@ class SensNorm(Detector):
         if standardise and reference is None:
             raise ValueError("standardise needs reference='train', got None")
         self.views = checks.integer("views", views, low=1)
-        self.saliency = {
-            "criterion": criterion, "target": target, "per_loss": per_loss, "layers": layers, "budget": budget,
-        }  # fmt: skip
+        self.saliency: dict[str, Any] = {"criterion": criterion, "target": target, "per_loss": per_loss}
+        self.saliency |= {"layers": layers, "budget": budget}
         self.norm, self.aggregate, self.standardise = norm, aggregate, standardise
         self.needs_train = reference == "train"
         self.reference = self.scale = None
@@ -65,9 +68,10 @@ class SensNorm(Detector):
         self.reference, scale = sensitivity.moments(model, x[index], y[index], **self.saliency)
         self.scale = scale if self.standardise else None
 
-    def _score(self, x):
+    def _score(self, model, x):
         options = {"norm": self.norm, "aggregate": self.aggregate, "reference": self.reference, "scale": self.scale}
-        scores = [sensitivity.norms(self.model, view, **options, **self.saliency) for view in _views(x, self.views)]
+        options |= self.saliency
+        scores = [sensitivity.norms(model, view, **options) for view in shifted(x, self.views)]
         return torch.stack(scores).mean(0)
 
 
@@ -78,9 +82,9 @@ class SensitivityProfile(Detector):
     Mahalanobis distance of that vector to the training data (one Gaussian, Ledoit-Wolf covariance).
     """
 
-    needs_train = True
+    needs_train: bool = True
 
-    def __init__(self, criterion="snip", norm=2, *, budget=sensitivity.BUDGET):
+    def __init__(self, criterion: str = "snip", norm: float = 2, *, budget: int = sensitivity.BUDGET) -> None:
         checks.choice("criterion", criterion, ("snip", "snap"))
         self.options = {"criterion": criterion, "norm": norm, "budget": budget}
 
@@ -91,32 +95,30 @@ class SensitivityProfile(Detector):
     def _fit(self, model, x, y):
         vectors = self._vector(model, x[_some(len(x))])
         self.centre = vectors.mean(0)
-        precision = LedoitWolf().fit(vectors.cpu().numpy()).precision_
-        self.precision = torch.from_numpy(precision).to(vectors)
+        self.precision = torch.from_numpy(LedoitWolf().fit(vectors.cpu().numpy()).precision_).to(vectors)
 
-    def _score(self, x):
-        away = self._vector(self.model, x) - self.centre
+    def _score(self, model, x):
+        away = self._vector(model, x) - self.centre
         return ((away @ self.precision) * away).sum(1).clamp_min(0).sqrt().to(x.dtype)
 
 
 class GradNorm(Detector):
     """−‖∂L/∂W‖₁ of the last layer, for L = Σ_c −log p_c (Huang et al. 2021, https://arxiv.org/abs/2110.00218).
 
-    In closed form ‖h‖₁·‖K·p − 1‖₁, with the features h and probabilities p of K classes. The norm is *larger* for
-    inputs of a known kind, hence the sign. `layers="all"` takes all prunable weights instead, by the gradient engine,
-    and any model; the closed form needs one that ends in a linear layer.
+    In closed form ‖h‖₁·‖K·p − 1‖₁, with the features h and probabilities p of K classes, for models that end in a
+    linear layer. The norm is *larger* for inputs of a known kind, hence the sign. `layers="all"` takes all prunable
+    weights of any model, by the gradient engine.
     """
 
-    def __init__(self, layers="last"):
+    def __init__(self, layers: str = "last") -> None:
         self.layers = checks.choice("layers", layers, ("last", "all"))
 
-    def _score(self, x):
-        logits = training.logits(self.model, x)
+    def _score(self, model, x):
+        logits = training.logits(model, x)
         classes = logits.shape[1]
         if self.layers == "all":  # the engine's uniform target is L / K
-            norms = sensitivity.norms(self.model, x, criterion="gradient", target="uniform", norm=1)
-            return -classes * norms
-        h = scoring.features(self.model, x)
+            return -classes * sensitivity.norms(model, x, criterion="gradient", target="uniform", norm=1)
+        h = scoring.features(model, x)
         return -h.abs().sum(1) * (classes * logits.softmax(1) - 1).abs().sum(1)
 
 
@@ -125,12 +127,12 @@ def _some(n):
     return torch.randperm(n, generator=seeds.generator(0, "reference"))[:REFERENCE_SAMPLES].sort().values
 
 
-def _views(x, count):
-    """Yield x, and `count` − 1 copies shifted by whole pixels, the same shift for every input."""
+def shifted(x: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+    """Yield x (N, C, H, W), and `count` − 1 copies shifted by whole pixels, the same shift for every input."""
     yield x
     reach = max(1, min(x.shape[-2:]) // 16)
     rng = seeds.generator(0, "views")
     for _ in range(count - 1):
-        down, right = (torch.randint(-reach, reach + 1, (2,), generator=rng)).tolist()
+        down, right = torch.randint(-reach, reach + 1, (2,), generator=rng).tolist()
         padded = torch.nn.functional.pad(x, (reach,) * 4, mode="replicate")
         yield padded[..., reach + down : reach + down + x.shape[-2], reach + right : reach + right + x.shape[-1]]

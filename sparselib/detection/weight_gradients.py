@@ -10,8 +10,9 @@ summed over the calls, and formed a block at a time.
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-CONVOLUTIONS = {nn.Conv1d: nn.grad.conv1d_weight, nn.Conv2d: nn.grad.conv2d_weight, nn.Conv3d: nn.grad.conv3d_weight}
+CONVOLUTIONS = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
 
 
 def channel_sums(calls):

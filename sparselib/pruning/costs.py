@@ -3,6 +3,8 @@
 import statistics
 import time
 import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +30,11 @@ class Cost:
     peak_bytes: int
 
 
-def cost(model, example, *, repeats=10):
+def cost(model: nn.Module, example: torch.Tensor, *, repeats: int = 10) -> Cost:
     """Return the Cost of a forward pass of `example` (N, C, H, W), in eval mode, without gradients.
 
     Masked weights are multiplied like any other: only a shrunk network has fewer `macs` and takes fewer seconds.
+    `repeats`, at least 1: timed passes, after one that warms up. Raises: ValueError/TypeError for bad arguments.
     """
     checks.images(example, name="example")
     checks.integer("repeats", repeats, low=1)
@@ -41,27 +44,22 @@ def cost(model, example, *, repeats=10):
     parameters = list(model.parameters())
     nonzero = sum(int(kept.get(id(p), p).count_nonzero()) for p in parameters)
     with evaluating(model), torch.no_grad():
-        macs = _macs(model, example)
-        peak = peak_bytes(model, example)
-        seconds = [_seconds(model, example) for _ in range(repeats + 1)][1:]  # the first warms up
+        macs, peak = _macs(model, example), peak_bytes(model, example)
+        seconds = [_seconds(model, example) for _ in range(repeats + 1)][1:]
     return Cost(sum(p.numel() for p in parameters), nonzero, macs, statistics.median(seconds), peak)
 
 
 def _macs(model, example):
-    total = 0
+    counts = []
 
     def count(layer, inputs, output):
-        nonlocal total
-        fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
-        total += output.numel() * fan_in
+        counts.append(output.numel() * layer.weight[0].numel())  # outputs × fan-in
 
-    hooks = [layer.register_forward_hook(count) for layer in masks.prunable(model).values()]
-    try:
+    with ExitStack() as hooks:
+        for layer in masks.prunable(model).values():
+            hooks.enter_context(layer.register_forward_hook(count))
         model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    return sum(counts)
 
 
 def _seconds(model, example):
@@ -86,14 +84,12 @@ class _Live(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         old = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in old and storage._cdata not in self.known:
-                    self.known.add(storage._cdata)
-                    self.now += storage.nbytes()
-                    self.peak = max(self.peak, self.now)
-                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        for storage in (t.untyped_storage() for t in tree_leaves(result) if isinstance(t, torch.Tensor)):
+            if storage._cdata not in old and storage._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
         return result
 
     def _gone(self, key, size):
@@ -101,7 +97,7 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-def peak_bytes(run, example):
+def peak_bytes(run: Callable[[torch.Tensor], object], example: torch.Tensor) -> int:
     """Return the most bytes of tensors alive at once while `run(example)` runs, the example included."""
     with _Live() as live:
         run(example)

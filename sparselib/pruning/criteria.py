@@ -7,19 +7,25 @@ Everything is measured in eval mode: gates before a train-mode batch-norm have n
 """
 
 import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sparselib import checks, seeds
-from sparselib.models import Normalize, evaluating
+from sparselib.models import Normalize, batch_norms, evaluating, input_shape, requiring_gradients
 from sparselib.pruning import masks
 
 GRASP_TEMPERATURE = 200  # on the logits, as in the GraSP paper
 
 
-def saliency(model, criterion, x=None, y=None, *, structured=False, seed=0, batch_size=256):
+def saliency(
+    model: nn.Module, criterion: str, x: torch.Tensor | None = None, y: torch.Tensor | None = None, *,
+    structured: bool = False, seed: int = 0, batch_size: int = 256,
+) -> dict[str, torch.Tensor]:  # fmt: skip
     """Return {parameter name: score}: of each prunable weight in its shape, or of each unit (out,) if `structured`.
 
     | criterion | weight | unit | data |
@@ -41,73 +47,78 @@ def saliency(model, criterion, x=None, y=None, *, structured=False, seed=0, batc
     """
     checks.choice("criterion", criterion, NAMES)
     checks.integer("batch_size", batch_size, low=1)
-    layers = masks.prunable(model)
-    if criterion in DATA_DRIVEN:
-        if x is None or y is None:
-            raise ValueError(f"criterion {criterion!r} needs data: x and y, got None")
-        checks.labels(y, checks.images(x))
-        if not len(x):
-            raise ValueError(f"criterion {criterion!r} needs at least one sample, got an empty batch")
-    frozen = [p for layer in layers.values() if not (p := masks.original(layer)).requires_grad]
-    try:
-        with evaluating(model):
-            for parameter in frozen:
-                parameter.requires_grad_()
-            scores = CRITERIA[criterion](_Problem(model, layers, x, y, seed, batch_size), structured)
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+    problem = Problem(model, masks.prunable(model), criterion, x, y, seed, batch_size)
+    with evaluating(model), requiring_gradients(problem.originals, True):
+        scores = CRITERIA[criterion](problem, structured)
     for name, score in scores.items():
         if not torch.isfinite(score).all():
             raise ValueError(f"{criterion} saliency of {name} is not finite")
     return scores
 
 
-class _Problem:
-    """The network, its layers and the data that a criterion looks at."""
+@dataclass
+class Problem:
+    """The network, its prunable layers by weight name, and the data that a criterion looks at."""
 
-    def __init__(self, model, layers, x, y, seed, batch_size):
-        self.model, self.layers, self.x, self.y, self.seed, self.batch_size = model, layers, x, y, seed, batch_size
-        self.originals = [masks.original(layer) for layer in layers.values()]
+    model: nn.Module
+    layers: dict[str, masks.Layer]
+    criterion: str = ""
+    x: torch.Tensor | None = None
+    y: torch.Tensor | None = None
+    seed: int = 0
+    batch_size: int = 256
 
-    def losses(self, sample_weights, temperature=1.0):
-        """Yield the weighted cross-entropy of one batch after the other; their sum is L."""
-        parts = (t.split(self.batch_size) for t in (self.x, self.y, sample_weights))
-        for x, y, w in zip(*parts, strict=True):
+    def __post_init__(self) -> None:
+        self.originals: list[torch.Tensor] = [masks.original(layer) for layer in self.layers.values()]
+
+    @cached_property
+    def data(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (N, C, H, W) and y (N,), at least one input. Raises: ValueError/TypeError where they are not."""
+        if self.x is None or self.y is None:
+            raise ValueError(f"criterion {self.criterion!r} needs data: x and y, got None")
+        checks.labels(self.y, checks.images(self.x))
+        if not len(self.x):
+            raise ValueError(f"criterion {self.criterion!r} needs at least one sample, got an empty batch")
+        return self.x, self.y
+
+    def losses(self, weights: torch.Tensor | None = None, temperature: float = 1.0) -> Iterator[torch.Tensor]:
+        """Yield the weighted cross-entropy of one batch after the other; their sum is L. `weights` (N,): 1/N each."""
+        inputs, labels = self.data
+        if weights is None:
+            weights = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype, device=inputs.device)
+        for x, y, w in zip(*(t.split(self.batch_size) for t in (inputs, labels, weights)), strict=True):
             with torch.enable_grad():
                 logits = checks.logits(self.model(x), x) / temperature
                 yield (w * F.cross_entropy(logits, y, reduction="none")).sum()
 
-    def gradient(self, sample_weights):
+    def gradient(self, weights: torch.Tensor | None = None, temperature: float = 1.0) -> list[torch.Tensor]:
         """Return g, one tensor per layer, of the tensors behind the masks: 0 where a weight is removed."""
+        return self._total(self.derivatives(loss) for loss in self.losses(weights, temperature))
+
+    def hessian_gradient(self, weights: torch.Tensor | None = None, temperature: float = 1.0) -> list[torch.Tensor]:
+        """Return Hg, one tensor per layer: the gradient of gᵀv at v = g, batch by batch (double backward)."""
+        # v is the gradient of all batches: where there is more than one, it is needed before the second pass.
+        v = self.gradient(weights, temperature) if len(self.data[0]) > self.batch_size else None
+
+        def product(loss):
+            gradient = self.derivatives(loss, create_graph=True)
+            pairs = zip(gradient, v or [g.detach() for g in gradient], strict=True)
+            return self.derivatives(sum(((g * d).sum() for g, d in pairs), start=loss.new_zeros(())))
+
+        return self._total(product(loss) for loss in self.losses(weights, temperature))
+
+    def derivatives(self, value: torch.Tensor, *, create_graph: bool = False) -> tuple[torch.Tensor, ...]:
+        """Return ∂value/∂θ, one tensor per layer, of the tensors behind the masks."""
+        return torch.autograd.grad(value, self.originals, create_graph=create_graph, materialize_grads=True)
+
+    def _total(self, parts):
         total = [torch.zeros_like(p) for p in self.originals]
-        for loss in self.losses(sample_weights):
-            for t, g in zip(total, torch.autograd.grad(loss, self.originals, materialize_grads=True), strict=True):
-                t += g
+        for part in parts:
+            for t, p in zip(total, part, strict=True):
+                t += p
         return total
 
-    def hessian_gradient(self, sample_weights, temperature=1.0):
-        """Return Hg, one tensor per layer: the gradient of gᵀv at v = g, batch by batch (double backward)."""
-        total = None
-        if len(self.x) > self.batch_size:  # v is the gradient of all batches, needed before the second pass
-            total = [torch.zeros_like(p) for p in self.originals]
-            for loss in self.losses(sample_weights, temperature):
-                for t, g in zip(total, torch.autograd.grad(loss, self.originals, materialize_grads=True), strict=True):
-                    t += g
-        product = [torch.zeros_like(p) for p in self.originals]
-        for loss in self.losses(sample_weights, temperature):
-            gradient = torch.autograd.grad(loss, self.originals, create_graph=True, materialize_grads=True)
-            v = total or [g.detach() for g in gradient]
-            along = sum((g * d).sum() for g, d in zip(gradient, v, strict=True))
-            for p, h in zip(product, torch.autograd.grad(along, self.originals, materialize_grads=True), strict=True):
-                p += h
-        return product
-
-    def uniform(self):
-        """Return sample weights that make L the mean."""
-        return torch.full((len(self.x),), 1 / len(self.x), dtype=self.x.dtype, device=self.x.device)
-
-    def times_weight(self, factors):
+    def times_weight(self, factors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return {name: θ ⊙ factor}; with factors of removed weights 0, the mask is in force."""
         pairs = zip(self.layers, self.originals, factors, strict=True)
         return {name: theta.detach() * factor for name, theta, factor in pairs}
@@ -122,81 +133,77 @@ def _absolute(scores):
     return {name: score.abs() for name, score in scores.items()}
 
 
-def _random(problem, structured):
-    rng = seeds.generator(problem.seed, "random saliency")
-    weights = {name: layer.weight for name, layer in problem.layers.items()}
-    shapes = {name: w.shape[:1] if structured else w.shape for name, w in weights.items()}
-    return {name: torch.rand(shape, generator=rng).to(weights[name].device) for name, shape in shapes.items()}
+def random(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
+    """U(0, 1), drawn layer by layer on the CPU by the seed: the control that every criterion has to beat."""
+    rng, scores = seeds.generator(problem.seed, "random saliency"), {}
+    for name, layer in problem.layers.items():
+        shape = layer.weight.shape[:1] if structured else layer.weight.shape
+        scores[name] = torch.rand(shape, generator=rng).to(layer.weight.device)
+    return scores
 
 
-def _magnitude(problem, structured):
+def magnitude(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
+    """|θ|, or ‖θ‖₂ of the unit. Han et al. 2015, https://arxiv.org/abs/1506.02626."""
     weights = {name: layer.weight.detach() for name, layer in problem.layers.items()}
     return {name: w.flatten(1).norm(dim=1) if structured else w.abs() for name, w in weights.items()}
 
 
-def _snip(problem, structured):
-    scores = problem.times_weight(problem.gradient(problem.uniform()))
+def snip(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
+    """|θ⊙g|, or |∂L/∂c| = |Σ θ⊙g| over the unit. Lee et al. 2019, https://arxiv.org/abs/1810.02340."""
+    scores = problem.times_weight(problem.gradient())
     return _absolute(_units(scores) if structured else scores)
 
 
-def _grasp(problem, structured):
-    """Removing weights with δ = −θ changes the gradient flow gᵀg by 2δᵀHg: keep those whose θ⊙Hg holds it up.
+def grasp(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
+    """θ⊙Hg, or its sum over the unit, at logits/200 and with all classes weighing the same.
 
-    The paper (Wang 2020, https://arxiv.org/abs/2002.07376) writes S = −θ⊙Hg and removes the highest S.
+    Removing weights with δ = −θ changes the gradient flow gᵀg by 2δᵀHg: keep those whose θ⊙Hg holds it up.
+    The paper (Wang et al. 2020, https://arxiv.org/abs/2002.07376) writes S = −θ⊙Hg and removes the highest S.
     """
+    x, y = problem.data
     with torch.no_grad():
-        classes = checks.logits(problem.model(problem.x[:1]), problem.x[:1]).shape[1]
-    counts = torch.bincount(problem.y, minlength=classes)
+        classes = checks.logits(problem.model(x[:1]), x[:1]).shape[1]
+    counts = torch.bincount(y, minlength=classes)
     if (counts == 0).any():
         absent = (counts == 0).nonzero().flatten().tolist()
         raise ValueError(f"criterion 'grasp' needs inputs of every class, got none of class {absent}")
-    balanced = 1 / (counts * len(counts))[problem.y].to(problem.x.dtype)
+    balanced = 1 / (counts * len(counts))[y].to(x.dtype)
     scores = problem.times_weight(problem.hessian_gradient(balanced, GRASP_TEMPERATURE))
     return _units(scores) if structured else scores
 
 
-def _crop(problem, structured):
-    """Rachwan et al. 2022, https://arxiv.org/abs/2206.10451. ∂(gᵀg)/∂c = 2·Σ θ⊙Hg over the unit."""
-    scores = problem.times_weight(problem.hessian_gradient(problem.uniform()))
+def crop(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
+    """|θ⊙Hg|, or |∂(gᵀg)/∂c| = |2·Σ θ⊙Hg| over the unit. Rachwan et al. 2022, https://arxiv.org/abs/2206.10451."""
+    scores = problem.times_weight(problem.hessian_gradient())
     return {n: 2 * s for n, s in _absolute(_units(scores)).items()} if structured else _absolute(scores)
 
 
-def _synflow(problem, structured):
-    """R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones.
+def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
+    """|θ⊙∂R/∂θ|, or its sum over the unit. Tanaka et al. 2020, https://arxiv.org/abs/2006.05467.
 
-    Tanaka et al. 2020, https://arxiv.org/abs/2006.05467. In float64, for deep products over- and underflow.
+    R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones. In float64, for
+    deep products over- and underflow.
     """
-    spec = getattr(problem.model, "spec", None)
-    if problem.x is not None:
-        shape = problem.x.shape[1:]
-    elif spec is not None:
-        shape = (spec["in_channels"], spec["image_size"], spec["image_size"])
-    else:
+    shape = input_shape(problem.model) if problem.x is None else problem.x.shape[1:]
+    if shape is None:
         raise ValueError("criterion 'synflow' needs x, for its shape: the network is not one of models.build")
     linear = copy.deepcopy(problem.model).double()
     with torch.no_grad():
         for module in linear.modules():
             if isinstance(module, Normalize):
-                module.mean.zero_(), module.std.fill_(1)
-            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.running_mean.zero_()
+                module.mean.zero_()
+                module.std.fill_(1)
             for name, parameter in module.named_parameters(recurse=False):
                 parameter.zero_() if name == "bias" else parameter.abs_()
-    copied = _Problem(linear, masks.prunable(linear), None, None, 0, 0)
+        for layer in batch_norms(linear):
+            if layer.running_mean is not None:
+                layer.running_mean.zero_()
+    copied = Problem(linear, masks.prunable(linear))
     ones = torch.ones(1, *shape, dtype=torch.float64, device=copied.originals[0].device)
     with torch.enable_grad():
-        gradient = torch.autograd.grad(linear(ones).sum(), copied.originals, materialize_grads=True)
-    scores = _absolute(copied.times_weight(gradient))
+        scores = _absolute(copied.times_weight(copied.derivatives(linear(ones).sum())))
     return _units(scores) if structured else scores
 
 
-CRITERIA = {
-    "random": _random,
-    "magnitude": _magnitude,
-    "snip": _snip,
-    "grasp": _grasp,
-    "synflow": _synflow,
-    "crop": _crop,
-}
+CRITERIA = {"random": random, "magnitude": magnitude, "snip": snip, "grasp": grasp, "synflow": synflow, "crop": crop}
 NAMES = tuple(CRITERIA)
-DATA_DRIVEN = ("snip", "grasp", "crop")

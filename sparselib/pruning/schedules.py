@@ -2,39 +2,44 @@
 
 import copy
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from sparselib import checks, data, pruning, seeds, training
+from sparselib.models import device_of
 from sparselib.pruning import masks
 
 WHEN = ("before", "early", "gradual", "after", "tickets")
 
 
 def train_sparse(
-    model, train, criterion, sparsity, *, when="after", structured=False, scope="global", rounds=1, epochs=20,
-    finetune_epochs=10, batch_size=64, lr=2e-3, finetune_lr=1e-3, limit=0.5, scored=512, seed=0, progress=True,
-    **options,
-):  # fmt: skip
+    model: nn.Module, train: data.Samples, criterion: str, sparsity: float, *, when: str = "after",
+    structured: bool = False, scope: str = "global", rounds: int = 1, epochs: int = 20, finetune_epochs: int = 10,
+    batch_size: int = 64, lr: float = 2e-3, finetune_lr: float = 1e-3, limit: float = 0.5, scored: int = 512,
+    seed: int = 0, progress: bool = True, **options: Any,
+) -> nn.Module:  # fmt: skip
     """Return a trained sparse network; the model, at its initial weights, is left untouched.
 
     when:
         "before": prune at initialisation, then train (SNIP, GraSP, SynFlow).
-        "early": train; prune as soon as the weights have settled (see `settled`), at the latest when
-            finetune_epochs are left; train on (EarlyCroP).
+        "early": train; prune once the weights have `settled`, at the latest with finetune_epochs left (EarlyCroP).
         "gradual": train; after each epoch of the middle half prune a little more (Zhu & Gupta 2017,
             https://arxiv.org/abs/1710.01878: the sparsity rises as 1 − (1 − t)³).
         "after": train, prune, train on at the lower rate.
-        "tickets": train, prune, and give the survivors their initial weights back, again and again, about a fifth of
-            them a round; then train (Frankle & Carbin 2019, https://arxiv.org/abs/1803.03635).
+        "tickets": train, prune about a fifth, give the survivors their initial weights back, again and again; then
+            train (Frankle & Carbin 2019, https://arxiv.org/abs/1803.03635).
     All train for epochs + finetune_epochs; "tickets" for `epochs` more in every round.
 
     Args:
         criterion, sparsity, structured, scope: as in `pruning.prune`. rounds: of "before", "early" and "after", each
             with its own scoring.
-        limit: of "early", in [0, 1): the higher, the later. scored: how many inputs the criterion is measured on,
-            equally many of each class.
+        limit: of "early", in [0, 1): the higher, the later. scored: inputs that the criterion is measured on, equally
+            many of each class.
         options: handed to every `training.fit`: weight_decay, adversarial, noise.
+    Raises: ValueError/TypeError for arguments out of range.
     """
     checks.choice("when", when, WHEN)
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
@@ -42,67 +47,57 @@ def train_sparse(
     checks.integer("finetune_epochs", finetune_epochs, low=0)
     checks.number("limit", limit, 0, 1, high_open=True)
     cut = {"structured": structured, "scope": scope, "seed": seed}
-    fit = {"batch_size": batch_size, "progress": progress, **options}
-    few = data.balanced(train, scored, seed=seed)
-    few = few.x.to(next(model.parameters()).device), few.y.to(next(model.parameters()).device)
-    total = epochs + finetune_epochs
-    net = copy.deepcopy(model)
+    fit = {"batch_size": batch_size, "seed": seed, "progress": progress, **options}
+    few, total, net, watch = _few(model, train, scored, seed), epochs + finetune_epochs, copy.deepcopy(model), None
+
+    def prune_more(model, done):
+        part = (done - total / 4) / (total / 2)
+        if 0 < part < 1 + 2 / total:  # the last of them at part 1 or just past it
+            pruning.step(model, criterion, sparsity * (1 - (1 - min(part, 1.0)) ** 3), *few, **cut)
 
     if when == "after":
-        training.fit(net, train, epochs=epochs, lr=lr, seed=seed, **fit)
-        return finetuned(
-            net, train, criterion, sparsity, rounds=rounds, epochs=finetune_epochs, lr=finetune_lr, scored=scored,
-            **cut, **fit,
-        )  # fmt: skip
+        training.fit(net, train, epochs=epochs, lr=lr, **fit)
+        fit |= {"rounds": rounds, "epochs": finetune_epochs, "lr": finetune_lr, "scored": scored}
+        return finetuned(net, train, criterion, sparsity, structured=structured, scope=scope, **fit)
     if when == "before":
         net = pruning.prune(net, criterion, sparsity, *few, rounds=rounds, **cut)
-        training.fit(net, train, epochs=total, lr=lr, seed=seed, **fit)
     elif when == "early":
-        watch = _Early(
-            net, limit, epochs, lambda m: pruning.step_to(m, criterion, sparsity, *few, rounds=rounds, **cut)
-        )
-        training.fit(net, train, epochs=total, lr=lr, seed=seed, after_epoch=watch, **fit)
+        watch = Early(net, limit, epochs, lambda m: pruning.step_to(m, criterion, sparsity, *few, rounds=rounds, **cut))
     elif when == "gradual":
-
-        def prune_more(model, done):
-            part = (done - total / 4) / (total / 2)
-            if 0 < part < 1 + 2 / total:  # the last of them at part 1 or just past it
-                part = min(part, 1.0)
-                pruning.step(model, criterion, sparsity * (1 - (1 - part) ** 3), *few, **cut)
-
-        training.fit(net, train, epochs=total, lr=lr, seed=seed, after_epoch=prune_more, **fit)
+        watch = prune_more
     else:
-        net = _ticket(model, train, criterion, sparsity, few, cut, {**fit, "epochs": epochs, "lr": lr, "seed": seed})
-        training.fit(net, train, epochs=total, lr=lr, seed=seed, **fit)
+        net = _ticket(model, train, criterion, sparsity, few, cut, {"epochs": epochs, "lr": lr, **fit})
+    training.fit(net, train, epochs=total, lr=lr, after_epoch=watch, **fit)
     return net
 
 
 def finetuned(
-    dense, train, criterion, sparsity, *, structured=False, scope="global", rounds=1, epochs=10, batch_size=64,
-    lr=1e-3, scored=512, seed=0, progress=True, **options,
-):  # fmt: skip
+    dense: nn.Module, train: data.Samples, criterion: str, sparsity: float, *, structured: bool = False,
+    scope: str = "global", rounds: int = 1, epochs: int = 10, batch_size: int = 64, lr: float = 1e-3,
+    scored: int = 512, seed: int = 0, progress: bool = True, **options: Any,
+) -> nn.Module:  # fmt: skip
     """Return the trained network `dense` pruned and trained on, in equal parts after each of `rounds` cuts.
 
     Arguments as `train_sparse`.
     """
-    few = data.balanced(train, scored, seed=seed)
-    device = next(dense.parameters()).device
-    net = copy.deepcopy(dense)
+    few, net = _few(dense, train, scored, seed), copy.deepcopy(dense)
+    cut = {"structured": structured, "scope": scope}
+    fit = {"batch_size": batch_size, "lr": lr, "progress": progress, **options}
     for k in range(1, rounds + 1):
         density = (1 - sparsity) ** (k / rounds)
-        pruning.step(
-            net, criterion, 1 - density, few.x.to(device), few.y.to(device), structured=structured, scope=scope,
-            seed=seeds.derive(seed, "round", k),
-        )  # fmt: skip
+        pruning.step(net, criterion, 1 - density, *few, seed=seeds.derive(seed, "round", k), **cut)
         part = epochs * k // rounds - epochs * (k - 1) // rounds
-        training.fit(
-            net, train, epochs=part, batch_size=batch_size, lr=lr, seed=seeds.derive(seed, "fine-tuning", k),
-            progress=progress, **options,
-        )  # fmt: skip
+        training.fit(net, train, epochs=part, seed=seeds.derive(seed, "fine-tuning", k), **fit)
     return net
 
 
-def settled(distances, limit):
+def _few(model, train, scored, seed):
+    """Return the x and y that the criterion is measured on, where the model is."""
+    few = data.balanced(train, scored, seed=seed)
+    return few.x.to(device_of(model)), few.y.to(device_of(model))
+
+
+def settled(distances: Sequence[float], limit: float) -> bool:
     """Return whether training has left its steep start: d_t − d_{t−1} < d₁·(1 − limit).
 
     `distances`: d_t = ‖θ₀ − θ_t‖ / ‖θ₀‖ after epochs 1 … t. Rachwan et al. 2022, https://arxiv.org/abs/2206.10451.
@@ -110,19 +105,20 @@ def settled(distances, limit):
     return len(distances) > 1 and distances[-1] - distances[-2] < distances[0] * (1 - limit)
 
 
-def ticket_rounds(sparsity):
+def ticket_rounds(sparsity: float) -> int:
     """Return how many rounds of a fifth of the survivors each it takes to get to the sparsity, 0 for 0."""
     return max(1, math.ceil(math.log(1 - sparsity) / math.log(0.8))) if sparsity else 0
 
 
-class _Early:
-    """After each epoch: has the network settled, or is it time? Then prune it, once."""
+class Early:
+    """After each epoch: has the network settled, or is it the epoch `latest`? Then prune it, once."""
 
-    def __init__(self, net, limit, latest, prune):
+    def __init__(self, net: nn.Module, limit: float, latest: int, prune: Callable[[nn.Module], object]) -> None:
         self.start = self._vector(net)
-        self.limit, self.latest, self.prune, self.distances, self.done = limit, latest, prune, [], False
+        self.limit, self.latest, self.prune, self.done = limit, latest, prune, False
+        self.distances: list[float] = []
 
-    def __call__(self, model, epoch):
+    def __call__(self, model: nn.Module, epoch: int) -> None:
         if self.done:
             return
         self.distances.append(((self._vector(model) - self.start).norm() / self.start.norm()).item())
@@ -137,12 +133,12 @@ class _Early:
 
 def _ticket(model, train, criterion, sparsity, few, cut, fit):
     """Return the model at its initial weights under the mask that iterative pruning leaves."""
-    rounds = ticket_rounds(sparsity)
-    ticket = copy.deepcopy(model)
+    rounds, ticket = ticket_rounds(sparsity), copy.deepcopy(model)
     for k in range(1, rounds + 1):
         trained = copy.deepcopy(ticket)
         training.fit(trained, train, **fit)
         pruning.step(trained, criterion, 1 - (1 - sparsity) ** (k / rounds), *few, **cut)
-        for name, layer in masks.prunable(ticket).items():
-            masks.set_mask(layer, masks.mask_of(masks.prunable(trained)[name]))
+        for layer, source in zip(masks.prunable(ticket).values(), masks.prunable(trained).values(), strict=True):
+            if (mask := masks.mask_of(source)) is not None:
+                masks.set_mask(layer, mask)
     return ticket

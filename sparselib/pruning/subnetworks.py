@@ -7,6 +7,7 @@ random scores, HYDRA (Sehwag et al. 2020, https://arxiv.org/abs/2002.10509) from
 
 import copy
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -14,25 +15,26 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from sparselib import checks, data, seeds, training
-from sparselib.models import device_of, evaluating
+from sparselib.models import batch_norms, device_of, evaluating
 from sparselib.pruning import masks
 from sparselib.robustness import objectives
 
 OBJECTIVES = ("clean", "adversarial", "shift", "outlier")
-INITS = ("hydra", "edge-popup")
 BATCH_NORMS = ("frozen", "restated")
 
 
 def search(
-    model, train, sparsity, *, objective="clean", outliers=None, unseen=(), eps=0.1, noise=1.0, epochs=20,
-    batch_size=64, lr=None, scope="layer", keep_ends=True, init="hydra", batch_norm="frozen", seed=0, progress=True,
-):  # fmt: skip
+    model: nn.Module, train: data.Samples, sparsity: float, *, objective: str = "clean",
+    outliers: data.Samples | None = None, unseen: Iterable[data.Samples] = (), eps: float = 0.1, noise: float = 1.0,
+    epochs: int = 20, batch_size: int = 64, lr: float | None = None, scope: str = "layer", keep_ends: bool = True,
+    init: str = "hydra", batch_norm: str = "frozen", seed: int = 0, progress: bool = True,
+) -> nn.Module:  # fmt: skip
     """Return a copy of the model with learnt masks: its weights, biases and statistics are those of the model.
 
     Args:
         model: trained (or not: a control), without masks; left untouched.
-        train: Samples. A fifth is held back; the masks with the lowest held-back loss are returned, be they the first
-            ones or those after some epoch.
+        train: Samples. A fifth is held back; of all epochs' masks, the first included, those with the lowest held-back
+            loss are returned.
         sparsity: in [0, 1), the fraction of all prunable weights removed.
         objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise of deviation
             `noise` on half of the pixels), or "outlier" (outlier exposure on `outliers`, Samples of another kind).
@@ -43,12 +45,12 @@ def search(
         keep_ends: the first and last layer keep all their weights; the others make up for it.
         init: "hydra" (|w| scaled to the layer's fan-in) or "edge-popup" (random).
         batch_norm: "frozen" keeps the statistics, so nothing but masks differs; "restated" learns the masks under
-            batch statistics and measures them anew for the result (a variant: then something else was fitted, too).
+            batch statistics and measures them anew for the result.
     Raises: ValueError for arguments out of range, outliers missing or overlapping with `unseen`;
         FloatingPointError for a model whose loss is not finite.
     """
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
-    checks.choice("init", init, INITS)
+    checks.choice("init", init, ("hydra", "edge-popup"))
     checks.choice("scope", scope, ("layer", "global"))
     checks.choice("batch_norm", batch_norm, BATCH_NORMS)
     checks.integer("epochs", epochs, low=0)
@@ -58,21 +60,19 @@ def search(
         raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
     if any(masks.mask_of(layer) is not None for layer in masks.prunable(model).values()):
         raise ValueError("model must have no masks yet: search starts from all weights (see masks.bare)")
-    loss = _objective(objective, outliers, unseen, eps, noise)
+    loss = objective_of(objective, outliers, unseen, eps, noise)
     learner = masks.bare(model).eval()
     layers = masks.prunable(learner)
-    counts = _counts(layers, sparsity, scope, keep_ends)
+    counts = survivors(layers, sparsity, scope, keep_ends)
     for parameter in learner.parameters():
         parameter.requires_grad_(False)
-    popups = {name: _Popup(layers[name].weight, init, seed, name) for names in counts for name in names}
+    popups = {name: Popup(layers[name].weight, init, seed, name) for names in counts for name in names}
     for name, popup in popups.items():
         parametrize.register_parametrization(layers[name], "weight", popup)
-    _choose(popups, counts)
+    choose(popups, counts)
     restated = batch_norm == "restated"
-    if restated:
-        for module in learner.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train()
+    for module in batch_norms(learner) if restated else ():
+        module.train()
     best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress)
 
     found = copy.deepcopy(model)
@@ -83,10 +83,15 @@ def search(
     return found
 
 
-class _Popup(nn.Module):
-    """weight ↦ weight ⊙ mask, with the gradient passed straight through the mask to the scores."""
+class Popup(nn.Module):
+    """weight ↦ weight ⊙ mask, with the gradient passed straight through the mask to the scores.
 
-    def __init__(self, weight, init, seed, name):
+    `init`: as in `search`. `seed`, `name` of the weight: of the random scores.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, init: str, seed: int, name: str) -> None:
         super().__init__()
         bound = math.sqrt(6 / weight[0].numel())
         if init == "hydra":
@@ -97,18 +102,18 @@ class _Popup(nn.Module):
         self.scores = nn.Parameter(scores)
         self.register_buffer("mask", torch.ones_like(scores, dtype=torch.bool))
 
-    def forward(self, weight):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return weight * (self.mask + self.scores - self.scores.detach())
 
 
-def _objective(name, outliers, unseen, eps, noise):
+def objective_of(
+    name: str, outliers: data.Samples | None, unseen: Iterable[data.Samples], eps: float, noise: float
+) -> objectives.Objective:
+    """Return the loss that `search` descends for these arguments. Raises: ValueError as `search`."""
     checks.choice("objective", name, OBJECTIVES)
     if name != "outlier":
-        return {
-            "clean": objectives.clean,
-            "adversarial": objectives.Adversarial(eps, method="trades"),
-            "shift": objectives.HalfNoise(noise),
-        }[name]
+        trades, half = objectives.Adversarial(eps, method="trades"), objectives.HalfNoise(noise)
+        return {"clean": objectives.clean, "adversarial": trades, "shift": half}[name]
     if outliers is None or not len(outliers):
         raise ValueError("objective 'outlier' needs outliers, got none")
     for other in unseen:
@@ -117,19 +122,23 @@ def _objective(name, outliers, unseen, eps, noise):
     return objectives.OutlierExposure(outliers.x)
 
 
-def _counts(layers, sparsity, scope, keep_ends):
-    """Return {names that compete: how many of their weights stay}; layers in no key keep all."""
+def survivors(
+    layers: Mapping[str, masks.Layer], sparsity: float, scope: str, keep_ends: bool
+) -> dict[tuple[str, ...], int]:
+    """Return {names that compete: how many of their weights stay}; layers in no key keep all.
+
+    Arguments as in `search`. Raises: ValueError for a sparsity too high for what stays.
+    """
     sizes = {name: layer.weight.numel() for name, layer in layers.items()}
-    names = list(sizes)
+    names, every = list(sizes), sum(sizes.values())
     chosen = names[1:-1] if keep_ends and len(names) > 2 else names
-    kept_elsewhere = sum(sizes[n] for n in names if n not in chosen)
     total = sum(sizes[n] for n in chosen)
-    left = round((1 - sparsity) * sum(sizes.values())) - kept_elsewhere
+    kept_elsewhere = every - total
+    left = round((1 - sparsity) * every) - kept_elsewhere
     if left < len(chosen):
-        highest = 1 - (kept_elsewhere + len(chosen)) / sum(sizes.values())
         raise ValueError(
             f"sparsity {sparsity} is too high while the first and last layer keep their {kept_elsewhere} weights: "
-            f"at most {highest:.4f}, or set keep_ends=False"
+            f"at most {1 - (kept_elsewhere + len(chosen)) / every:.4f}, or set keep_ends=False"
         )
     if scope == "global":
         return {tuple(chosen): left}
@@ -140,8 +149,8 @@ def _counts(layers, sparsity, scope, keep_ends):
     return {(name,): share for name, share in shares.items()}
 
 
-def _choose(popups, counts):
-    """Set every mask to the highest scores."""
+def choose(popups: dict[str, Popup], counts: dict[tuple[str, ...], int]) -> None:
+    """Set every mask to the highest scores, as many as `counts` says of the names that compete."""
     for names, count in counts.items():
         scores = torch.cat([popups[name].scores.detach().flatten() for name in names])
         kept = masks.keep_highest(scores, count).split([popups[name].scores.numel() for name in names])
@@ -151,24 +160,23 @@ def _choose(popups, counts):
 
 def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress):
     """Return {name: mask} with the lowest loss on the held-back fifth, the first masks included."""
+    best, lowest = {name: popup.mask for name, popup in popups.items()}, math.inf
     if not epochs:
-        return {name: popup.mask for name, popup in popups.items()}
+        return best
     device = device_of(learner)
     held_back, used = train.split(0.2, seed=seed)
-    x, y = used.x.to(device), used.y.to(device)
-    held_x, held_y = held_back.x.to(device), held_back.y.to(device)
+    x, y, held_x, held_y = (t.to(device) for t in (used.x, used.y, held_back.x, held_back.y))
     optimizer = torch.optim.Adam([popup.scores for popup in popups.values()], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch_size))
-    order, step, best, lowest = seeds.generator(seed, "search"), 0, None, math.inf
+    order, step = seeds.generator(seed, "search"), 0
     for epoch in tqdm(range(epochs + 1), desc="searching masks", unit="epoch", disable=not progress, leave=False):
-        batches = torch.randperm(len(x), generator=order).split(batch_size) if epoch else ()
-        for index in batches:
+        for index in torch.randperm(len(x), generator=order).split(batch_size) if epoch else ():
             value, _ = loss(learner, x[index], y[index], seed=seeds.derive(seed, "batch", step))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             schedule.step()
-            _choose(popups, counts)
+            choose(popups, counts)
             step += 1
         if restated:
             training.restate_batch_norm(learner, used)

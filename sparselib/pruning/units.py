@@ -4,13 +4,15 @@ Residual sums couple channels of several layers; flattening spreads a channel ov
 Torch-Pruning (Fang et al. 2023, https://arxiv.org/abs/2301.12900) finds this by tracing one forward pass.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch_pruning
 from torch import nn
 
-from sparselib.models import evaluating
+from sparselib.models import device_of, evaluating, input_shape
 from sparselib.pruning import masks
 
 
@@ -24,11 +26,11 @@ class Group:
 
     root: str
     size: int
-    writers: dict
-    readers: dict
+    writers: dict[str, torch.Tensor]
+    readers: dict[str, torch.Tensor]
 
 
-def groups(model, example):
+def groups(model: nn.Module, example: torch.Tensor) -> list[Group]:
     """Return the Groups of all units that another prunable layer reads; the network's outputs are in none.
 
     Args:
@@ -40,30 +42,26 @@ def groups(model, example):
     if grouped:
         raise ValueError(f"structured pruning does not support convolutions in groups: {', '.join(grouped)}")
     found = []
-    for cut in _traced(model, example).get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]):
-        size = len(set(cut[0].root_idxs))
-        writers, readers = {}, {}
+    for cut in _traced(model, example).get_all_groups(root_module_types=list(get_args(masks.Layer))):
+        size, writers, readers = len(set(cut[0].root_idxs)), {}, {}
         for item in cut:
             layer = item.dep.target.module
             if layer in names:
                 order = torch.tensor(item.root_idxs).argsort(stable=True)
-                index = torch.tensor(item.idxs)[order].view(size, -1)
                 side = readers if "in_channels" in item.dep.handler.__name__ else writers
-                side[names[layer]] = index
+                side[names[layer]] = torch.tensor(item.idxs)[order].view(size, -1)
         if readers:
             found.append(Group(names[cut[0].dep.target.module], size, writers, readers))
     return found
 
 
-def cut(model, example, dead):
+def cut(model: nn.Module, example: torch.Tensor, dead: dict[str, Iterable[int]]) -> None:
     """Remove units for real, in place. `dead` is {root layer name: unit numbers}; `model` is without masks."""
-    layers = masks.prunable(model)
-    graph = _traced(model, example)
+    layers, graph = masks.prunable(model), _traced(model, example)
     for root, units in dead.items():
-        layer = layers[root]
-        linear = isinstance(layer, nn.Linear)
+        linear = isinstance(layers[root], nn.Linear)
         remove = torch_pruning.prune_linear_out_channels if linear else torch_pruning.prune_conv_out_channels
-        graph.get_pruning_group(layer, remove, idxs=list(units)).prune()
+        graph.get_pruning_group(layers[root], remove, idxs=list(units)).prune()
 
 
 def _traced(model, example):
@@ -71,23 +69,21 @@ def _traced(model, example):
         return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example[:1])
 
 
-def shrink(model, example=None):
+def shrink(model: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
     """Return a physically smaller network that computes the same: units that nobody reads are cut out.
 
     Args:
         model: pruned with `structured=True`; left untouched. Other masks stay, on the weights that are left.
         example: inputs (N, C, H, W) to trace the network with; not needed for networks of `models.build`.
     """
-    small = masks.bare(model)
-    example = example_input(model, example)
-    before = masks.prunable(model)
-    dead = {}
+    small, example = masks.bare(model), example_input(model, example)
+    before, dead = masks.prunable(model), {}
     for group in groups(small, example):
         unread = torch.ones(group.size, dtype=torch.bool)
         for name, columns in group.readers.items():
             mask = masks.mask_of(before[name])
-            read = torch.ones(columns.max() + 1, dtype=torch.bool) if mask is None else _by_column(mask).any(0).cpu()
-            unread &= ~read[columns].any(1)
+            mask = torch.ones_like(before[name].weight) if mask is None else mask
+            unread &= ~mask.transpose(0, 1).flatten(1).any(1).cpu()[columns].any(1)
         if unread.any():
             dead[group.root] = unread.nonzero().flatten().tolist()
     cut(small, example, dead)  # keeps .spec: checkpoints reads the sizes off the stored tensors
@@ -97,85 +93,67 @@ def shrink(model, example=None):
     return small
 
 
-def surviving_units(model, scores, sparsity, scope, example):
-    """Return {name: bool mask} after removing units, lowest score first, until the sparsity is as near as can be."""
+def surviving_units(
+    model: nn.Module, scores: dict[str, torch.Tensor], sparsity: float, scope: str, example: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return {name: bool mask} after removing units, lowest score first, until the sparsity is as near as can be.
+
+    `scores` {name: (out,)}; `sparsity` in [0, 1); `scope` "global" or "layer"; `example` as in `groups`.
+    """
     layers = masks.prunable(model)
-    shapes = {name: layer.weight.shape for name, layer in layers.items()}
-    rows = {name: _alive(layer, 0) for name, layer in layers.items()}  # (out,) bool: units that are left
-    columns = {name: _alive(layer, 1) for name, layer in layers.items()}  # (in,) bool: inputs that are left
-    area = {name: shape[2:].numel() for name, shape in shapes.items()}
-    total = sum(shape.numel() for shape in shapes.values())
+    cells = {}  # (out, in): how many weights of each pair of units are left
+    for name, layer in layers.items():
+        mask = masks.mask_of(layer)
+        mask = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
+        cells[name] = mask.reshape(*mask.shape[:2], -1).sum(2).cpu()
 
-    earlier = {name: masks.mask_of(layer) for name, layer in layers.items()}
-    cells = {  # (out, in): how many weights of each pair of units are left
-        name: torch.full(shapes[name][:2], area[name]) if m is None else m.reshape(*m.shape[:2], -1).sum(2).cpu()
-        for name, m in earlier.items()
-    }
-
-    queue, left = [], {}
+    queue, left, clamped = [], {}, set()
     found = groups(masks.bare(model), example)
     for number, group in enumerate(found):
-        score = sum(scores[name].cpu()[index].double().mean(1) for name, index in group.writers.items())
-        alive = torch.stack([columns[name][index].any(1) for name, index in group.readers.items()]).any(0)
+        means = (scores[n].cpu()[index].double().mean(1) for n, index in group.writers.items())
+        score = sum(means, start=torch.zeros(group.size, dtype=torch.float64))
+        alive = torch.stack([cells[n].any(0)[index].any(1) for n, index in group.readers.items()]).any(0)
         left[number] = int(alive.sum())
         if scope == "layer":  # the rank within the group, as a fraction of its size
             score = score.masked_fill(~alive, -torch.inf).argsort().argsort().double() / group.size
         queue += [(float(score[unit]), number, unit) for unit in alive.nonzero().flatten().tolist()]
-    removed = total - sum(int(cells[n][rows[n]][:, columns[n]].sum()) for n in layers)
-    clamped = set()
+
+    total = sum(layer.weight.numel() for layer in layers.values())
+    removed = total - sum(int(c.sum()) for c in cells.values())
     for _, number, unit in sorted(queue):
         group = found[number]
         if left[number] == 1:
             clamped.add(group.root)
             continue
-        gain, gone = 0, []  # weights that go with the unit; (flags, positions) to put back
-        for name, index in group.writers.items():
-            r = index[unit][rows[name][index[unit]]]
-            gain += int(cells[name][r][:, columns[name]].sum())
-            gone.append((rows[name], r))
-            rows[name][r] = False
-        for name, index in group.readers.items():
-            c = index[unit][columns[name][index[unit]]]
-            gain += int(cells[name][:, c][rows[name]].sum())
-            gone.append((columns[name], c))
-            columns[name][c] = False
-        if abs(removed + gain - sparsity * total) >= abs(removed - sparsity * total):  # one too far
-            for flags, positions in gone:
-                flags[positions] = True
-            continue  # a smaller one may still bring it closer
-        removed += gain
-        left[number] -= 1
+        sides = [(cells[name], index[unit]) for name, index in group.writers.items()]
+        sides += [(cells[name].T, index[unit]) for name, index in group.readers.items()]
+        gone = []
+        for table, index in sides:
+            gone.append((table, index, table[index]))
+            table[index] = 0
+        gain = sum(int(counts.sum()) for _, _, counts in gone)
+        if abs(removed + gain - sparsity * total) < abs(removed - sparsity * total):
+            removed += gain
+            left[number] -= 1
+        else:  # one too far; a smaller one may still bring it closer
+            for table, index, counts in reversed(gone):
+                table[index] = counts
     masks.warn_emptied(sorted(clamped), "unit")
-    return {
-        name: (rows[name][:, None] & columns[name])
-        .view(shape[0], shape[1], *[1] * (len(shape) - 2))
-        .expand(shape)
-        .clone()
-        .to(layers[name].weight.device)
-        for name, shape in shapes.items()
-    }
+    kept = {}
+    for name, layer in layers.items():
+        pairs = (cells[name] > 0).to(layer.weight.device)
+        kept[name] = pairs.view(*pairs.shape, *[1] * (layer.weight.ndim - 2)).expand_as(layer.weight).clone()
+    return kept
 
 
-def _alive(layer, dimension):
-    """Return which output units (0) or inputs (1) of a layer have a weight left, (out,) or (in,) bool on the CPU."""
-    mask = masks.mask_of(layer)
-    if mask is None:
-        return torch.ones(layer.weight.shape[dimension], dtype=torch.bool)
-    return (mask.flatten(1).any(1) if dimension == 0 else _by_column(mask).any(0)).cpu()
+def example_input(model: nn.Module, x: torch.Tensor | None) -> torch.Tensor:
+    """Return one input (1, C, H, W) for tracing: the first of x, or zeros in the shape the network was built for.
 
-
-def _by_column(mask):
-    """Return the mask as (rest, in)."""
-    return mask.transpose(0, 1).flatten(1).T
-
-
-def example_input(model, x):
-    """Return one input for tracing: the first of x, or zeros in the shape that the network was built for."""
-    device = next(model.parameters()).device
+    Raises: ValueError without x for a network that is not one of `models.build`.
+    """
     if x is not None and len(x):
-        return x[:1].to(device)
-    spec = getattr(model, "spec", None)
-    if spec is None:
+        return x[:1].to(device_of(model))
+    shape = input_shape(model)
+    if shape is None:
         raise ValueError("structured pruning needs x to trace a network that is not one of models.build, got None")
-    dtype = next(model.parameters()).dtype
-    return torch.zeros(1, spec["in_channels"], spec["image_size"], spec["image_size"], dtype=dtype, device=device)
+    return torch.zeros(1, *shape, dtype=next(model.parameters()).dtype, device=device_of(model))

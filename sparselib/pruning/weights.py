@@ -1,8 +1,10 @@
 """Remove the least important weights, or whole units, of a network."""
 
 import copy
+from typing import Any
 
 import torch
+from torch import nn
 
 from sparselib import checks
 from sparselib.pruning import criteria, masks, units
@@ -11,8 +13,9 @@ SCOPES = ("global", "layer")
 
 
 def prune(
-    model, criterion, sparsity, x=None, y=None, *, structured=False, scope="global", rounds=1, seed=0, batch_size=256
-):  # fmt: skip
+    model: nn.Module, criterion: str, sparsity: float, x: torch.Tensor | None = None, y: torch.Tensor | None = None, *,
+    structured: bool = False, scope: str = "global", rounds: int = 1, seed: int = 0, batch_size: int = 256,
+) -> nn.Module:  # fmt: skip
     """Return a copy of the model in which the fraction `sparsity` of its prunable weights is masked.
 
     Args:
@@ -30,12 +33,15 @@ def prune(
     checks.choice("scope", scope, SCOPES)
     checks.integer("rounds", rounds, low=1)
     pruned = copy.deepcopy(model)
-    step_to(pruned, criterion, sparsity, x, y, structured=structured, scope=scope, rounds=rounds, seed=seed,
-            batch_size=batch_size)  # fmt: skip
+    options = {"structured": structured, "scope": scope, "batch_size": batch_size}
+    step_to(pruned, criterion, sparsity, x, y, rounds=rounds, seed=seed, **options)
     return pruned
 
 
-def step_to(model, criterion, sparsity, x=None, y=None, *, rounds=1, seed=0, **options):
+def step_to(
+    model: nn.Module, criterion: str, sparsity: float, x: torch.Tensor | None = None, y: torch.Tensor | None = None, *,
+    rounds: int = 1, seed: int = 0, **options: Any,
+) -> None:  # fmt: skip
     """Prune in place in `rounds` steps of exponentially falling density. Arguments as `prune`."""
     start = _density(model)
     for k in range(1, rounds + 1):
@@ -43,7 +49,10 @@ def step_to(model, criterion, sparsity, x=None, y=None, *, rounds=1, seed=0, **o
         step(model, criterion, 1 - density, x, y, seed=seed + k - 1, **options)
 
 
-def step(model, criterion, sparsity, x=None, y=None, *, structured=False, scope="global", seed=0, batch_size=256):
+def step(
+    model: nn.Module, criterion: str, sparsity: float, x: torch.Tensor | None = None, y: torch.Tensor | None = None, *,
+    structured: bool = False, scope: str = "global", seed: int = 0, batch_size: int = 256,
+) -> None:  # fmt: skip
     """Prune once, in place: for schedules that prune while they train. Arguments as `prune`.
 
     An optimiser that holds the model's parameters goes on with the same tensors.
@@ -58,7 +67,7 @@ def step(model, criterion, sparsity, x=None, y=None, *, structured=False, scope=
         masks.set_mask(layer, kept[name] if earlier is None else kept[name] & earlier)
 
 
-def sparsity(model):
+def sparsity(model: nn.Module) -> float:
     """Return the fraction in [0, 1] of the prunable weights that are masked."""
     return 1 - _density(model)
 
@@ -66,26 +75,23 @@ def sparsity(model):
 def _density(model):
     kept = total = 0
     for layer in masks.prunable(model).values():
-        mask = masks.mask_of(layer)
-        total += layer.weight.numel()
-        kept += layer.weight.numel() if mask is None else int(mask.sum())
+        mask, size = masks.mask_of(layer), layer.weight.numel()
+        total += size
+        kept += size if mask is None else int(mask.sum())
     return kept / total
 
 
 def _surviving_weights(model, scores, sparsity, scope):
     """Return {name: bool mask} with exactly round((1 − sparsity)·N) survivors, but one in every layer at least."""
-    scores = dict(scores)
-    for name, layer in masks.prunable(model).items():
-        if (mask := masks.mask_of(layer)) is not None:
-            scores[name] = scores[name].masked_fill(~mask, -torch.inf)
-    density = 1 - sparsity
+    layers = masks.prunable(model)
+    lost = {name: ~mask for name, layer in layers.items() if (mask := masks.mask_of(layer)) is not None}
+    scores = {name: s.masked_fill(lost[name], -torch.inf) if name in lost else s for name, s in scores.items()}
     if scope == "layer":
-        counts = {name: round(density * s.numel()) for name, s in scores.items()}
+        counts = {name: round((1 - sparsity) * s.numel()) for name, s in scores.items()}
         masks.warn_emptied([name for name, count in counts.items() if not count], "weight")
         return {name: masks.keep_highest(s, max(1, counts[name])) for name, s in scores.items()}
-    flat = torch.cat([s.flatten() for s in scores.values()])
-    sizes = [s.numel() for s in scores.values()]
-    count = round(density * len(flat))
+    flat, sizes = torch.cat([s.flatten() for s in scores.values()]), [s.numel() for s in scores.values()]
+    count = round((1 - sparsity) * len(flat))
     kept = masks.keep_highest(flat, count)
     emptied = [name for name, part in zip(scores, kept.split(sizes), strict=True) if not part.any()]
     if emptied:  # the best weight of every layer goes first, so the count stays exact wherever it can

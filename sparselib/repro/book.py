@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import files
+from pathlib import Path
+from typing import Any
 
 import nbformat
 
 from sparselib import checkpoints
 from sparselib.repro import project
-from sparselib.repro.parameters import PAGES
+from sparselib.repro.parameters import Parameters
 
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
 
@@ -21,12 +24,12 @@ class BookError(RuntimeError):
     """The book could not be built; the message holds the builder's warnings and errors."""
 
 
-def executed(name):
+def executed(name: str) -> Path:
     """Return where the executed notebook of a figure lies."""
     return project.build_folder() / "notebooks" / f"{name}.ipynb"
 
 
-def build():
+def build(pages: Mapping[str, type[Parameters]]) -> Path:
     """Return the path of the rendered index page, building the book if anything in it has changed.
 
     Every warning is an error. Raises BookError with what Jupyter Book says.
@@ -34,31 +37,34 @@ def build():
     if importlib.util.find_spec("jupyter_book") is None:
         raise BookError('Jupyter Book is not installed: pip install -c constraints.txt -e ".[book]"')
     sources = project.build_folder() / "source"
-    wanted = _wanted()
+    wanted = _wanted(pages)
     _synchronise(sources, wanted)
     digest = hashlib.sha256(repr(sorted((n, hashlib.sha256(c).hexdigest()) for n, c in wanted.items())).encode())
     mark, index = project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
-    if index.is_file() and mark.is_file() and mark.read_text() == digest.hexdigest():
+    if index.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == digest.hexdigest():
         return index
     mark.unlink(missing_ok=True)
     program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     where = [str(sources), "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root())]
     command = [*program, "build", *where, "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=sources, env={**os.environ, "NO_COLOR": "1"})
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", cwd=sources,
+        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},
+    )  # fmt: skip
     log = project.build_folder() / "book.log"
-    log.write_text(done.stdout + done.stderr)
+    log.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode or not index.is_file():
         told = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
         raise BookError("the book does not build:\n" + "\n".join(told[:20]) + f"\n(all of it: {log})")
-    _check_pages(index.parent)
-    mark.write_text(digest.hexdigest())
+    _check_pages(index.parent, pages)
+    mark.write_text(digest.hexdigest(), encoding="utf-8")
     return index
 
 
-def _check_pages(html):
+def _check_pages(html, pages):
     """Raise BookError unless every figure of the executed notebooks stands on its page."""
-    for name, model in PAGES.items():
-        page = (html / model.folder / f"{name}.html").read_text()
+    for name, model in pages.items():
+        page = (html / model.folder / f"{name}.html").read_text(encoding="utf-8")
         notebook = nbformat.read(executed(name), as_version=4)
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         for label in (o.metadata["sparselib"]["name"] for o in outputs if "sparselib" in o.get("metadata", {})):
@@ -66,14 +72,14 @@ def _check_pages(html):
                 raise BookError(f"the figure {label} is missing on the page {name}")
 
 
-def _wanted():
+def _wanted(pages):
     """Return {path in the book's source: content}."""
     root = project.root()
     wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
     for path in sorted((root / "book").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
-            wanted[str(path.relative_to(root))] = path.read_bytes()
-    for name, model in PAGES.items():
+            wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+    for name, model in pages.items():
         wanted[f"{model.folder}/{name}.ipynb"] = _page(executed(name))
     wanted[f"book/_static/{MATHJAX}"] = _mathjax()
     return wanted
@@ -95,7 +101,9 @@ def _page(path):
         first = next((i for i, o in enumerate(outputs) if "sparselib" in o.get("metadata", {})), len(outputs))
         for output in outputs[first:]:
             about = output.get("metadata", {}).get("sparselib")
-            metadata = {"tags": ["remove-input"]}  # the source is dropped, but a cell without one would be too
+            metadata: dict[str, Any] = {
+                "tags": ["remove-input"]
+            }  # the source is dropped, but a cell without one would be too
             if about:
                 metadata["mystnb"] = {
                     "image": {"alt": about["alt"], "classes": about["class"]},
@@ -111,9 +119,9 @@ def _page(path):
 
 def _mathjax():
     """Return MathJax's single-file build from the package that carries it."""
-    for file in files("sphinx-mathjax-offline"):
+    for file in files("sphinx-mathjax-offline") or ():
         if file.name == MATHJAX:
-            return file.locate().read_bytes()
+            return Path(str(file.locate())).read_bytes()
     raise BookError(f"sphinx-mathjax-offline does not carry {MATHJAX}")
 
 
@@ -123,7 +131,7 @@ def _synchronise(folder, wanted):
         if path.is_dir():
             if not any(path.iterdir()):
                 shutil.rmtree(path)
-        elif str(path.relative_to(folder)) not in wanted:
+        elif path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
     for name, content in wanted.items():
         path = folder / name

@@ -9,6 +9,7 @@ import time
 import warnings
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 from sparselib.repro.workers import Here, WorkerError
 
@@ -55,7 +56,8 @@ class Cluster(Here):
 
     def slots(self):
         try:
-            workers = len(self._client.nthreads())  # one task a process, whatever its threads
+            known: Any = self._client.nthreads()
+            workers = len(known)  # one task a process, whatever its threads
         except Exception:  # the scheduler does not answer: `check` or the futures tell
             workers = 0
         if workers:

@@ -1,22 +1,29 @@
-"""Run notebooks through papermill, and know when one must run again."""
+"""Run notebooks through papermill, know when one must run again, and what each must satisfy: the gates.
 
+A template passes its gate before it runs, an executed notebook before it enters the book.
+"""
+
+import ast
 import hashlib
+import inspect
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
-from jupyter_client import AsyncKernelManager
+import zmq
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
-from zmq import ZMQError
 
 from sparselib import checkpoints
-from sparselib.repro import gates, project, source, workers
+from sparselib.repro import dependencies, project, workers
 from sparselib.repro import parameters as typed
+from sparselib.repro.parameters import Parameters
 from sparselib.repro.progress import Bar
 from sparselib.repro.published import marks
 
@@ -34,24 +41,33 @@ class _IPCKernelManager(AsyncKernelManager):
         return str(Path(self._folder.name) / "s")
 
 
-# Kernels side by side: one thread each, and the cells are there already.
+def _kernel_manager():
+    # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
+    return _IPCKernelManager if os.name != "nt" and zmq.has("ipc") else AsyncKernelManager
+
+
+# Kernels side by side: one thread each, and the rows are there already.
 SIDE_BY_SIDE = {"OMP_NUM_THREADS": "1", "SPARSELIB_JOBS": "1"}
+
+
+class GateError(ValueError):
+    """A notebook does not satisfy the gate; the message lists every complaint."""
 
 
 class NotebookError(RuntimeError):
     """A notebook failed; the message says in which cell, why, and where the failed copy is."""
 
 
-def template(model):
+def template(model: type[Parameters]) -> Path:
     """Return the path of a figure's notebook."""
     return project.root() / model.folder / f"{model.notebook}.ipynb"
 
 
-def parts(parameters):
+def parts(parameters: Parameters) -> dict:
     """Return what an executed notebook depends on, each part by name: the same dict, the same pages.
 
     A page shows the live profile beside the others' published rows: of its own figure, or of those that its model
-    names in `reads`.
+    `judges`.
     """
     model = type(parameters)
     notebook = nbformat.read(template(model), as_version=4)
@@ -60,14 +76,14 @@ def parts(parameters):
     return {
         "template": hashlib.sha256(text.encode()).hexdigest()[:16],
         "parameters": parameters.model_dump(mode="json"),
-        "code": source.of_script(code),
-        "cells": sorted(c.key for c in parameters.cells()),
+        "code": dependencies.of_script(code),
+        "steps": sorted(step.key for step in parameters.steps()),
         "versions": project.versions(),
-        "published": marks(getattr(model, "reads", (model.notebook,)), but=parameters.profile),
+        "published": marks([page.notebook for page in model.judges or (model,)], but=parameters.profile),
     }
 
 
-def why_stale(parameters, path):
+def why_stale(parameters: Parameters, path: Path) -> str | None:
     """Return why the executed notebook at `path` must run again, or None when it is fresh."""
     try:
         old = nbformat.read(path, as_version=4).metadata["sparselib"]
@@ -80,40 +96,40 @@ def why_stale(parameters, path):
     for name, value in new["parameters"].items():
         if old["parameters"].get(name) != value:
             changed.append(f"{name}: {old['parameters'].get(name)} → {value}")
-    if names := source.changes(old["code"], new["code"]):
-        changed.append(f"{source.summary(names)} changed")
-    if not changed and old["cells"] != new["cells"]:
-        changed.append("its cells changed")
+    if names := dependencies.changes(old["code"], new["code"]):
+        changed.append(f"{dependencies.summary(names)} changed")
+    if not changed and old["steps"] != new["steps"]:
+        changed.append("its steps changed")
     if old.get("published", {}) != new["published"]:
         changed.append("published results changed")
     return "; ".join(changed) or None
 
 
-def execute(parameters, out, *, published=True):
+def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat.NotebookNode:
     """Run a figure's notebook with these parameters and write it to `out`, in one step, once it has passed the gate.
 
     A failed notebook is kept beside as <out>.failed.ipynb, and NotebookError says so.
     """
     model, out = type(parameters), Path(out)
     name = model.notebook
-    gates.check_template(nbformat.read(template(model), as_version=4), model)
+    check_template(nbformat.read(template(model), as_version=4), model, book=book)
     before = parts(parameters)
     partial = out.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         try:
             notebook = _run(parameters, partial)
-        except (RuntimeError, ZMQError):
+        except (RuntimeError, zmq.ZMQError):
             if _began(partial):
                 raise
             notebook = _run(parameters, partial)  # kernels do not always start on a busy machine
-        gates.check_executed(notebook, name, published=published)
+        check_executed(notebook, name, book=book)
     except PapermillExecutionError as error:
         raise NotebookError(f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {partial})") from None
-    except (RuntimeError, ZMQError) as error:
+    except (RuntimeError, zmq.ZMQError) as error:
         when = "died on the way" if _began(partial) else "did not start, twice"
         raise NotebookError(f"{name}: its kernel {when}: {error} (see {partial})") from None
-    except gates.GateError as error:
+    except GateError as error:
         raise NotebookError(f"{error} (see {partial})") from None
     notebook.metadata["sparselib"] = before
     for volatile in ("input_path", "output_path"):
@@ -123,7 +139,7 @@ def execute(parameters, out, *, published=True):
     return notebook
 
 
-def execute_all(chosen, *, jobs=1, progress=True):
+def execute_all(chosen: list[tuple[Parameters, Path, str]], *, jobs: int = 1, progress: bool = True) -> None:
     """Run several notebooks side by side, the longest first.
 
     Args:
@@ -168,10 +184,10 @@ def _seconds_before(path):
 
 def _run(parameters, partial):
     partial.unlink(missing_ok=True)  # of an earlier failure
-    given = {"profile": parameters.profile, **typed.overrides(parameters)}
+    given = parameters.model_dump(mode="json")  # whole: what the template says does not matter
     return papermill.execute_notebook(
-        str(template(type(parameters))), str(partial), parameters=_plain(given), kernel_name="python3",
-        progress_bar=False, kernel_manager_class=_IPCKernelManager, cwd=str(project.root()),
+        str(template(type(parameters))), str(partial), parameters=given, kernel_name="python3",
+        progress_bar=False, kernel_manager_class=_kernel_manager(), cwd=str(project.root()),
     )  # fmt: skip
 
 
@@ -184,6 +200,90 @@ def _began(partial):
     return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)
 
 
-def _plain(values):
-    """Return JSON-like values: papermill writes them into the notebook as literals."""
-    return json.loads(json.dumps(values))
+def check_template(notebook: nbformat.NotebookNode, page: type[Parameters], *, book: bool = True) -> None:
+    """Raise GateError unless the template has one cell of parameters: typed literals, the live profile's values.
+
+    `book` asks for what the book needs on top: the experiment as the library has it.
+    """
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise GateError(f"{page.notebook}: needs one cell tagged 'parameters', has {len(cells)}")
+    found, complaints = {}, []
+    for node in _parsed(cells[0], page):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
+            complaints.append(f"not a typed literal (name: type = value): {ast.unparse(node)}")
+            continue
+        try:
+            found[node.target.id] = ast.literal_eval(node.value)
+        except ValueError:
+            complaints.append(f"not a literal, so an override would not reach it: {ast.unparse(node)}")
+            found[node.target.id] = ...
+    wanted = page.of_profile(typed.LIVE).model_dump()
+    complaints += [f"parameter without a place in the cell: {n}" for n in wanted if n not in found]
+    complaints += [f"not a parameter: {n}" for n in found if n not in wanted]
+    complaints += [
+        f"parameter {name!r} is {found[name]!r}, in profiles/{typed.LIVE}.yml it is {value!r}"
+        for name, value in wanted.items()
+        if found.get(name, ...) not in (..., value)
+    ]
+    if book:
+        complaints += [f"{name} is not what {page.__module__} has" for name in _edited(notebook, page)]
+    if complaints:
+        raise GateError(f"{page.notebook}: " + "; ".join(complaints))
+
+
+def _parsed(cell, page):
+    try:
+        return ast.parse(cell.source).body
+    except SyntaxError as error:
+        raise GateError(f"{page.notebook}: its cell of parameters does not parse: {error}") from None
+
+
+def _edited(notebook, page):
+    """Return the names of the functions of the experiment that stand in the notebook otherwise than in the library."""
+    own = {f.__name__: f for f in (vars(sys.modules[page.__module__])).values() if inspect.isfunction(f)}
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or "experiment" not in cell.metadata.get("tags", []):
+            continue
+        for node in _parsed(cell, page):
+            if isinstance(node, ast.FunctionDef):
+                same = node.name in own and ast.dump(ast.parse(inspect.getsource(own[node.name])).body[0])
+                if same != ast.dump(node):
+                    yield node.name
+
+
+def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = True) -> None:
+    """Raise GateError when a notebook failed, stopped early or shows nothing where it should.
+
+    `book` asks for what the book needs on top: figures with label, caption and alt text, and no stray output.
+    """
+    complaints = []
+    if notebook.metadata.get("papermill", {}).get("exception"):
+        complaints.append("papermill reports an exception")
+    figures = 0
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        if cell.source.strip() and cell.get("execution_count") is None:
+            complaints.append(f"cell {index} was not run")
+        if "figure" in cell.metadata.get("tags", []) and not any(_about(o) for o in cell.outputs):
+            complaints.append(f"cell {index} should show a figure and shows none")
+        for output in cell.outputs:
+            if output.output_type == "error":
+                complaints.append(f"cell {index} failed: {output.ename}: {output.evalue}")
+            elif book and output.output_type == "stream" and output.name == "stderr":
+                complaints.append(f"cell {index} writes to stderr: {output.text.strip()[:200]}")
+            elif book and any(mime.startswith("image/") for mime in output.get("data", {})):
+                figures += 1
+                about = _about(output) or {}
+                lacking = [what for what in ("name", "caption", "alt") if not about.get(what)]
+                if lacking:
+                    complaints.append(f"the figure of cell {index} lacks {', '.join(lacking)}")
+    if book and not figures:
+        complaints.append("it shows no figure")
+    if complaints:
+        raise GateError(f"{name}: " + "; ".join(complaints))
+
+
+def _about(output):
+    return output.get("metadata", {}).get("sparselib")

@@ -1,97 +1,291 @@
-"""The typed parameters of every page by name: found, filled in from the profile, checked, read back from a notebook.
+"""Typed parameters of pages: profiles read from YAML, values checked, filled in, and read back from a notebook.
 
-The same models check the command line, the notebooks and YAML. A page's model also says which cells it needs.
+A page is a subclass of `Parameters`. It says where its notebook is, which blocks of a profile it reads, and which steps
+it is drawn from. The same model checks the command line, the notebook and the profile.
 """
 
+import ast
 import difflib
-from types import FunctionType, ModuleType
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path, PureWindowsPath
+from typing import Any, ClassVar, Self
 
-from pydantic import ValidationError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparselib import checks
-from sparselib.repro import figures, lessons
-from sparselib.repro.settings import PROFILES, ParameterError, filled, in_one_line
+from sparselib.repro.step import Step
 
-__all__ = ["FIGURES", "LESSONS", "PAGES", "PROFILES", "ParameterError"]
-
-FIGURES = {model.notebook: model for model in figures.ALL}
-LESSONS = {model.notebook: model for model in lessons.ALL}
-PAGES = {**FIGURES, **LESSONS}
+LIVE = "digits"  # the profile whose values stand in the notebooks
+COLUMNS = 88  # of a notebook's code
 
 
-def figure(name):
-    """Return the parameter model of a page: a figure by number (5, "5", "05"), any by the name of its notebook
-    ("05_sensnorm", with or without folder and .ipynb)."""
-    stem = str(name).rsplit("/", 1)[-1].removesuffix(".ipynb")
-    by_number = {str(model.number): key for key, model in FIGURES.items()}
+class ParameterError(ValueError):
+    """A parameter that does not exist or has a value that is not allowed. One line, ready to show."""
+
+
+class Parameters(BaseModel):
+    """The typed parameters of one page."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    number: ClassVar[int | None] = None
+    notebook: ClassVar[str]  # the stem of its file
+    folder: ClassVar[str] = "notebooks"
+    claim: ClassVar[str] = "–"
+    blocks: ClassVar[tuple[str, ...]] = ()  # of a profile, read after what all pages share
+    profiles: ClassVar[Path]  # the folder of <profile>.yml
+    publishable: ClassVar[bool] = True  # its rows belong in results/
+    judges: ClassVar[tuple[type["Parameters"], ...]] = ()  # the pages whose rows it shows in place of its own
+
+    profile: str = Field(description="the scale: digits, mnist or cifar10")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_lists(cls, values):
+        """Let '[0.5, 0.9]' stand for a list: plain papermill hands lists over as text."""
+        read = {}
+        for name, value in values.items():
+            try:
+                read[name] = yaml.safe_load(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
+            except yaml.YAMLError:
+                raise ValueError(f"{name} is no YAML list or mapping, got {value!r}") from None
+        return read
+
+    def roles(self) -> list[tuple[dict[str, Any], Step]]:
+        """Return (role, step) for all rows of the page: columns that say what the step is to the experiment."""
+        return []
+
+    def steps(self) -> list[Step]:
+        """Return the steps that the page is drawn from, each once."""
+        return list({step.what: step for _, step in self.roles()}.values())
+
+    def seed_list(self) -> list[int]:
+        """Return the seeds that the page compares."""
+        values = dict(self)
+        return list(range(values["seeds"])) if "seeds" in values else [values["seed"]]
+
+    def setting(self) -> str:
+        """Return in words what all rows of the page are of: data, network."""
+        return ""
+
+    @classmethod
+    def of_profile(cls, profile: str, **given: Any) -> Self:
+        """Return the parameters as a profile has them, under what is given. Raises what pydantic raises."""
+        return cls(**{**cls.usual(profile), **given})
+
+    @classmethod
+    def usual(cls, profile: str) -> dict[str, Any]:
+        """Return {name: value} as a profile has them. Raises ValueError for a profile that does not exist."""
+        known = profiles(cls.profiles)
+        values = known[checks.choice("profile", profile, known)]
+        usual = {name: value for name, value in values.items() if name in cls.model_fields}
+        for block in cls.blocks:
+            usual |= values.get(block, {})
+        return usual
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+@cache
+def profiles(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return {name: values} of the profiles in a folder, the live one first. Raises ParameterError naming the file."""
+    found = {}
+    for path in sorted(folder.glob("*.yml"), key=lambda path: (path.stem != LIVE, path.stem)):
+        try:
+            found[path.stem] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        except (OSError, UnicodeError) as error:
+            raise ParameterError(f"{path}: cannot be read: {error}") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark else ""
+            raise ParameterError(f"{path}{where}: {getattr(error, 'problem', error)}") from None
+        if not isinstance(found[path.stem], dict):
+            raise ParameterError(f"{path}: must hold names and values, got {type(found[path.stem]).__name__}")
+    return found
+
+
+def check_profile(path: Path, values: dict[str, Any], pages: Iterable[type[Parameters]]) -> None:
+    """Raise ParameterError unless a profile gives every page exactly what it needs: file, key, what is allowed."""
+    pages = list(pages)
+    blocks = dict.fromkeys(block for page in pages for block in page.blocks)
+    inside = {block: {n for page in pages if block in page.blocks for n in page.model_fields} for block in blocks}
+    shared = set().union(*(page.model_fields for page in pages))
+    if values.get("profile") != path.stem:
+        raise ParameterError(f"{path}: profile must be {path.stem!r}, like the file, got {values.get('profile')!r}")
+    for name, value in values.items():
+        if name not in shared and name not in blocks:
+            refuse_unknown(name, [*blocks, *sorted(shared)], str(path))
+        if name in blocks and not isinstance(value, dict):
+            raise ParameterError(f"{path}: {name} must hold names and values, got {value!r}")
+        for inner in value if name in blocks else ():
+            if inner not in inside[name]:
+                refuse_unknown(inner, sorted(inside[name]), f"{name} in {path}")
+    for page in pages:
+        try:
+            page.of_profile(path.stem)
+        except ValidationError as error:
+            raise ParameterError(f"{path}: {in_one_line(error, page)}") from None
+
+
+def find(pages: Mapping[str, type[Parameters]], name: object) -> type[Parameters]:
+    """Return a page: by number (5, "5", "05"), or by the name of its notebook, with or without folder and .ipynb."""
+    stem = PureWindowsPath(str(name)).name.removesuffix(".ipynb")  # of any system's path
+    by_number = {str(page.number): key for key, page in pages.items() if page.number is not None}
     stem = by_number.get(stem.lstrip("0") or "0", stem) if stem.isdigit() else stem
     try:
-        return PAGES[checks.choice("figure", stem, PAGES)]
+        return pages[checks.choice("figure", stem, pages)]
     except ValueError as error:
         raise ParameterError(str(error)) from None
 
 
-def refuse_unknown(name, known, where):
+def refuse_unknown(name: str, known: Iterable[str], where: str) -> None:
     """Raise ParameterError for a parameter name that does not exist, with the closest that does."""
+    known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ParameterError(f"unknown parameter {name!r} of {where}{hint} (parameters: {', '.join(known)})")
 
 
-def resolve(model, values):
-    """Return the model's parameters: the profile's values under the given ones (None: as the profile has it).
+def resolve(page: type[Parameters], values: Mapping[str, Any]) -> Parameters:
+    """Return the page's parameters: the profile's values under the given ones (None: as the profile has it).
 
     Raises ParameterError, in one line, for a name that does not exist or a value that is not allowed.
     """
-    fields = list(model.model_fields)
+    fields = list(page.model_fields)
     for name in values:
         if name not in fields:
-            refuse_unknown(name, fields, model.notebook)
+            refuse_unknown(name, fields, page.notebook)
     given = {name: value for name, value in values.items() if value is not None}
-    profile = given.pop("profile", "digits")
+    profile = given.pop("profile", LIVE)
     try:
-        return filled(model, profile, **given)
+        return page.of_profile(profile, **given)
     except ValidationError as error:
-        raise ParameterError(in_one_line(error, model)) from None
+        raise ParameterError(in_one_line(error, page)) from None
     except ValueError as error:
         raise ParameterError(str(error)) from None
 
 
-def resolve_all(models, profile, given):
+def resolve_all(pages: Iterable[type[Parameters]], profile: str, given: Mapping[str, Any]) -> list[Parameters]:
     """Return the parameters of several pages under the same given values; each page takes those that it knows.
 
-    The page of verdicts takes the others' as well: it judges the figures as they are computed. Raises ParameterError
-    for a name that no page knows.
+    A page with the parameter `figures` is handed what the pages that it `judges` are given. Raises ParameterError for
+    a name that no page knows.
     """
-    known = dict.fromkeys(name for model in models for name in model.model_fields)
+    pages = list(pages)
+    known = dict.fromkeys(name for page in pages for name in page.model_fields)
     for name in given:
         if name not in known:
             refuse_unknown(name, known, "any page")
     found = []
-    for model in models:
-        own = {name: value for name, value in given.items() if name in model.model_fields}
-        if model is figures.Verdict:
-            changed = {m.notebook: {n: v for n, v in given.items() if n in m.model_fields} for m in figures.CLAIMS}
-            own = {"figures": {name: values for name, values in changed.items() if values}, **own}
-        found.append(resolve(model, {"profile": profile, **own}))
+    for page in pages:
+        own = {name: value for name, value in given.items() if name in page.model_fields}
+        if "figures" in page.model_fields:
+            read = {p.notebook: {n: v for n, v in given.items() if n in p.model_fields} for p in page.judges}
+            own = {"figures": {name: values for name, values in read.items() if values}, **own}
+        found.append(resolve(page, {"profile": profile, **own}))
     return found
 
 
-def from_notebook(name, namespace):
-    """Return the parameters of a figure as its notebook's namespace has them.
-
-    Every plain value in the namespace must be a parameter: that is how a misspelt one is caught, which plain papermill
-    would pass in silence. So this is called before the notebook defines anything of its own.
-    """
-    shell = {"In", "Out", "exit", "quit", "open", "get_ipython"}
-    plain = {
-        n: v for n, v in namespace.items()
-        if not n.startswith("_") and n not in shell and not isinstance(v, (ModuleType, FunctionType, type))
-    }  # fmt: skip
-    return resolve(figure(name), plain)
+def in_one_line(error: ValidationError, page: type[Parameters]) -> str:
+    """Return what a ValidationError of a page says first: the parameter, what is allowed, the value."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] not in ("value_error", "missing"):  # those name the value already, or there is none
+        message += f", got {first['input']!r}"
+    return f"parameter {where!r} of {page.notebook}: {message}" if where else f"{page.notebook}: {message}"
 
 
-def overrides(parameters):
-    """Return {name: value} of what differs from the profile: the least that reruns the figure."""
-    plain = resolve(type(parameters), {"profile": parameters.profile})
+def overrides(parameters: Parameters) -> dict[str, Any]:
+    """Return {name: value} of what differs from the profile: the least that reruns the page."""
+    plain = type(parameters).of_profile(parameters.profile)
     return {n: v for n, v in parameters if v != getattr(plain, n)}
+
+
+def cell(page: type[Parameters]) -> str:
+    """Return the source of the notebook's cell of parameters: the live profile's values, each with its meaning."""
+    lines = []
+    for name, value in page.of_profile(LIVE):
+        start, meaning = f"{name}: {type(value).__name__} = ", page.model_fields[name].description
+        line = f"{start}{_python(value)}  # {meaning}"
+        if len(line) > COLUMNS and isinstance(value, list):
+            *items, last = map(_python, value)
+            line = _wrapped(f"{start}[", [*(f"{item}," for item in items), f"{last}]  # {meaning}"])
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _wrapped(start, items):
+    """Return the items after `start`, on as few lines as they need."""
+    lines = [start]
+    for item in items:
+        if len(lines[-1]) + 1 + len(item) > COLUMNS:
+            lines.append("   ")
+        lines[-1] += item if lines[-1].endswith("[") else f" {item}"
+    return "\n".join(lines)
+
+
+def _python(value):
+    """Return a value as a Python literal with double quotes, as code has it."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_python, value)) + "]"
+    return repr(value)
+
+
+def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Parameters:
+    """Return the parameters of a page as its notebook's namespace has them.
+
+    The cell of parameters holds the live profile's values. What papermill injects over it, and what a person has
+    changed in it, counts as given; under another profile the rest is as that profile has it. A block of the page
+    (papermill's -f hands over a whole profile) counts like its values; those of other pages are passed over. Every
+    other plain name is a mistake, which plain papermill would pass in silence: so this is called before the notebook
+    defines anything of its own.
+    """
+    known = [item for profile in profiles(page.profiles).values() for item in profile.items()]
+    blocks, shared = {name for name, v in known if isinstance(v, dict)}, {name for name, _ in known}
+    live = page.of_profile(LIVE)
+    injected, plain = _injected(namespace.get("In", ())), _plain(namespace)
+    first = namespace.setdefault("_plain_names", frozenset(plain))  # the set-up cell may run again, after all others
+    given = {}
+    for block in page.blocks:
+        if isinstance(namespace.get(block), dict):
+            given |= {n: v for n, v in namespace[block].items() if n in page.model_fields}
+    for name, value in plain.items():
+        if name in page.model_fields:
+            if name in injected or value != getattr(live, name):
+                given[name] = value
+        elif name in first and not (name in blocks and isinstance(value, dict)) and name not in shared:
+            given[name] = value  # for `resolve` to refuse
+    return resolve(page, given)
+
+
+def _plain(namespace):
+    """Return what a notebook's cells have set so far: values of the kinds that parameters have."""
+    kinds = (bool, int, float, str, list, dict, type(None))
+    shell = {"In", "Out"}
+    return {
+        n: v for n, v in namespace.items() if not n.startswith("_") and n not in shell and isinstance(v, kinds)
+    }  # fmt: skip
+
+
+def _injected(executed):
+    """Return the names that papermill's own cell sets; it is the one with this comment."""
+    for source in executed:
+        if source.startswith("# Parameters\n"):
+            nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+            return {target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset()

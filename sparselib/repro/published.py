@@ -1,10 +1,13 @@
 """Published results: the rows of a figure as a table in git, with what is needed to compute them again.
 
-    results/<profile>/<notebook>.csv     tidy rows; if they do not fit one file, <notebook>.2.csv and so on follow
-    results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, what is the same in all rows, and
-                                         the checksums of the tables
+    results/<profile>/<notebook>.csv     one line for each thing measured, a column for each metric
+    results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, what is the same in all lines, and
+                                         the checksum of the table
 
-Columns: those of COLUMNS first, further ones after. `what` is the digest of the typed parameters of the row's cell.
+Columns of the table: those of the role and of the step, those that tell the lines of one step apart ("within" in the
+JSON), the metrics, and `what`, `key` (see `step`, shortened to SHORT digits), `seconds`. What is the same in all lines
+stands in the JSON file, once; so does, under "told by", what another column tells. Rows whose key is that of the
+present code are taken for computed: see `adopt`.
 """
 
 import datetime
@@ -13,22 +16,22 @@ import io
 import json
 import os
 import platform
+import warnings
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sparselib import checkpoints
 from sparselib.repro import parameters as typed
 from sparselib.repro import project, runner
-from sparselib.repro.settings import ParameterError
+from sparselib.repro.parameters import ParameterError, Parameters
+from sparselib.repro.store import Store
 
-FORMAT = "1"
-COLUMNS = (
-    "profile", "figure", "dataset", "network", "criterion", "structured", "sparsity", "seed", "task", "condition",
-    "metric", "value", "key", "commit", "versions", "device", "seconds",
-)  # fmt: skip
-MEASURED = ("seconds", "peak_bytes", "speedup")  # metrics that no second run repeats
-LONG = ("figure", "versions")  # where they are the same in all rows, they stand in the JSON file, once
-LARGEST = 900_000  # bytes of a file
+FORMAT = "2"
+SHORT = 8  # digits of `what` and `key`
+MEASURED = ("time", "peak_bytes")  # metrics that no second run repeats
+ORIGIN = ("commit", "device", "versions", "seconds", "what", "key")
 KINDS = {"f": "float", "i": "int", "b": "bool"}  # by numpy's kind; all else is text
 READ = {"float": float, "int": int, "bool": {"True": True, "False": False}.__getitem__}
 
@@ -37,136 +40,242 @@ class PublishedError(RuntimeError):
     """Published results that are damaged, foreign or not there; the message names the file."""
 
 
-def folder(profile):
+def folder(profile: str) -> Path:
     """Return the folder of a profile's published tables."""
-    return project.root() / "results" / profile
+    return project.results_folder() / profile
 
 
-def write(parameters, store):
-    """Write the rows of a figure, all of which must be in the store. Returns the files, [] when nothing has changed."""
-    rows = runner.rows(parameters.cells(), store)
-    rows = rows.assign(profile=parameters.profile, figure=parameters.notebook)
-    rows = rows[[*COLUMNS, *(c for c in rows.columns if c not in COLUMNS)]]
-    same = {name: rows[name].iloc[0] for name in LONG if rows[name].nunique() == 1}
-    tables = _tables(rows.drop(columns=list(same)), parameters.notebook)
+def write(parameters: Parameters, store: Store) -> list[Path]:
+    """Write the rows of a figure, all of which the store must have. Returns the files, [] when nothing has changed."""
+    roles = parameters.roles()
+    rows = runner.rows(roles, store)
+    outer = {name for role, step in roles for name in (*role, *step.columns())}
+    within = [name for name in rows.columns if name not in (*outer, *ORIGIN, "metric", "value")]
+    return write_rows(parameters, rows, within)
+
+
+def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) -> list[Path]:
+    """Write tidy rows as `runner.rows` has them; `within`: the columns that a single step's rows have of their own."""
+    notebook, here = parameters.notebook, folder(parameters.profile)
+    metrics = list(dict.fromkeys(rows["metric"]))
+    lines = _wide(rows.assign(what=rows["what"].str[:SHORT], key=rows["key"].str[:SHORT]))
+    same = {
+        n: _plain(lines[n].iloc[0])
+        for n in lines
+        if n not in metrics and lines[n].nunique(dropna=False) == 1 and n != "key"
+    }
+    index = [n for n in lines if n not in (*metrics, *ORIGIN, *same)]
+    told = _told(lines[index])
+    table = lines.drop(columns=[*same, *told])
+    table = table.assign(**{n: table[n].map(_short, na_action="ignore") for n in table if table[n].dtype.kind == "f"})
+    content = table.to_csv(index=False, lineterminator="\n").encode()
     about = {
         "format": FORMAT,
         "profile": parameters.profile,
-        "figure": parameters.notebook,
+        "figure": notebook,
         "parameters": parameters.model_dump(mode="json"),
         "same": same,
-        "columns": {name: KINDS.get(dtype.kind, "text") for name, dtype in rows.dtypes.items()},
-        "files": {name: _sha256(content) for name, content in tables.items()},
+        "told by": told,
+        "columns": {name: KINDS.get(dtype.kind, "text") for name, dtype in lines.dtypes.items()},
+        "within": within,
+        "metrics": metrics,
+        "checksum": _sha256(content),
     }
-    here, mark = folder(parameters.profile), folder(parameters.profile) / f"{parameters.notebook}.json"
     try:
-        old = _about(parameters.profile, parameters.notebook)
-        read(parameters.profile, parameters.notebook)
+        old = _about(parameters.profile, notebook)
+        read(parameters.profile, notebook)
     except PublishedError:  # to be replaced
         old = None
     if old is not None and all(old.get(name) == value for name, value in about.items()):
         return []
     origin = {
-        "commit": project.commit(),
         "versions": project.versions(),
         "machine": {
             "cpu": platform.machine(), "system": platform.system(), "cores": os.cpu_count(),
-            "python": platform.python_version(), "threads of a cell": 1,
+            "python": platform.python_version(), "threads of a step": 1,
         },
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }  # fmt: skip
-    for name, content in tables.items():
-        checkpoints.write_atomic(here / name, content)
-    checkpoints.write_atomic(mark, (json.dumps({**about, **origin}, indent=1, ensure_ascii=False) + "\n").encode())
-    for path in here.glob(f"{parameters.notebook}.*.csv"):  # parts of a longer table that was here before
-        if path.name not in tables:
-            path.unlink()
-    return [here / name for name in (*tables, mark.name)]
+    text = json.dumps({**about, **origin}, indent=1, ensure_ascii=False) + "\n"
+    files = {here / f"{notebook}.csv": content, here / f"{notebook}.json": text.encode()}
+    for path, written in files.items():
+        checkpoints.write_atomic(path, written)
+    return list(files)
 
 
-def read(profile, notebook):
-    """Return the published rows as a DataFrame, None when there are none. Raises PublishedError for damaged files."""
+def read(profile: str, notebook: str) -> pd.DataFrame | None:
+    """Return the published rows, tidy, None when there are none. Raises PublishedError for damaged files."""
     about = _about(profile, notebook)
     if about is None:
         return None
-    contents = []
-    for name, checksum in about["files"].items():
-        path = folder(profile) / name
-        try:
-            content = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
-        except OSError as error:
-            raise PublishedError(f"{path}: {error.strerror}; publish it again") from None
-        if _sha256(content) != checksum:
-            raise PublishedError(f"{path}: not what {notebook}.json says (checksum); restore it or publish it again")
-        contents.append(content)
-    kinds, same = about["columns"], about.get("same", {})
+    path = folder(profile) / f"{notebook}.csv"
     try:
-        text = b"".join([contents[0], *(c.split(b"\n", 1)[1] for c in contents[1:])])
-        rows = pd.read_csv(io.BytesIO(text), dtype="str", keep_default_na=False, na_values=[""])
-        if list(rows.columns) != [name for name in kinds if name not in same]:
-            raise ValueError(f"columns {', '.join(rows.columns)}")
-        rows = rows.assign(**{n: rows[n].map(READ[kind]) for n, kind in kinds.items() if kind != "text"})
-        return rows.assign(**same)[list(kinds)]
+        content = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
+    except OSError as error:
+        raise PublishedError(f"{_name(path)}: {error.strerror}; publish it again") from None
+    if _sha256(content) != about["checksum"]:
+        raise PublishedError(f"{_name(path)}: not what {notebook}.json says (checksum); restore it or publish it again")
+    kinds, same, told, metrics = (about[name] for name in ("columns", "same", "told by", "metrics"))
+    try:
+        lines = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False, na_values=[""])
+        if list(lines.columns) != [name for name in kinds if name not in (*same, *told)]:
+            raise ValueError(f"columns {', '.join(lines.columns)}")
+        for name, (teller, values) in told.items():
+            lines[name] = lines[teller].map(values)
+        lines = lines.assign(**{n: lines[n].map(READ[kind], na_action="ignore") for n, kind in kinds.items()
+                                if kind != "text" and n not in same})  # fmt: skip
+        lines = lines.assign(**{n: np.nan if v is None else v for n, v in same.items()})
+        return _long(lines[list(kinds)], metrics)
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise PublishedError(f"{folder(profile) / notebook}.csv: not a table of published rows: {error}") from None
-
-
-def parameters(profile, notebook):
-    """Return the typed parameters of the published rows, None when there are none."""
-    about = _about(profile, notebook)
-    if about is None:
-        return None
-    try:
-        return typed.resolve(typed.figure(notebook), about["parameters"])
-    except (ParameterError, AttributeError, TypeError) as error:
         raise PublishedError(
-            f"{folder(profile) / notebook}.json: not the parameters of this version: {error}; publish it again"
+            f"{_name(folder(profile) / notebook)}.csv: not a table of published rows: {error}"
         ) from None
 
 
-def marks(notebooks, *, but):
+def parameters(page: type[Parameters], profile: str) -> Parameters | None:
+    """Return the typed parameters of the published rows of a page, None when there are none."""
+    about = _about(profile, page.notebook)
+    if about is None:
+        return None
+    try:
+        return typed.resolve(page, about["parameters"])
+    except (ParameterError, AttributeError, TypeError) as error:
+        raise PublishedError(
+            f"{_name(folder(profile) / page.notebook)}.json: not the parameters of this version: {error}; "
+            "publish it again"
+        ) from None
+
+
+def adopt(parameters: Parameters, store: Store) -> int:
+    """Put published rows into the store whose keys are those of the present code. Returns how many steps they are of.
+
+    Their records say so, and hold no network. Damaged files are told in a warning, and nothing is taken from them.
+    """
+    try:
+        rows = read(parameters.profile, parameters.notebook) if parameters.publishable else None
+    except PublishedError as error:
+        warnings.warn(f"{error}. Its rows are left aside", stacklevel=2)
+        return 0
+    if rows is None:
+        return 0
+    within = (_about(parameters.profile, parameters.notebook) or {})["within"]
+    groups, count = dict(tuple(rows.groupby("key", sort=False))), 0
+    for step in parameters.steps():
+        own = groups.get(step.key[:SHORT])
+        if own is None or own["what"].iloc[0] != step.what[:SHORT] or store.get(step.what, step.key) is not None:
+            continue
+        own = own.drop_duplicates([*within, "metric"])  # a step may stand in two roles
+        parts = step.parts()
+        store.put_code(parts["code"], step.code())
+        record = {
+            "step": type(step).__name__,
+            "rows": [
+                {**{n: line[n] for n in within if pd.notna(line[n])}, "metric": line["metric"], "value": line["value"]}
+                for line in own.to_dict("records")
+            ],
+            "parts": parts,
+            **{name: _plain(own[name].iloc[0]) for name in ("commit", "device", "seconds")},
+            "published": True,
+        }
+        store.put(step.what, step.key, record)
+        count += 1
+    return count
+
+
+def marks(notebooks: list[str], *, but: str) -> dict[str, str]:
     """Return {file: checksum} of what is published of these notebooks for all profiles `but` one."""
     found = {}
-    for profile in typed.PROFILES:
-        for notebook in notebooks if profile != but else ():
-            path = folder(profile) / f"{notebook}.json"
+    for here in sorted(path for path in folder(but).parent.glob("*") if path.is_dir() and path.name != but):
+        for notebook in notebooks:
+            path = here / f"{notebook}.json"
             if path.is_file():
-                found[f"{profile}/{path.name}"] = _sha256(path.read_bytes())
+                found[f"{here.name}/{path.name}"] = _sha256(path.read_bytes())
     return found
 
 
-def _tables(rows, notebook):
-    """Return {file name: content}: the rows as CSV, in as many files as it takes."""
-    head, *lines = rows.to_csv(index=False, lineterminator="\n").encode().splitlines(keepends=True)
-    parts, size = [[]], len(head)
-    for line in lines:
-        if parts[-1] and size + len(line) > LARGEST:
-            parts.append([])
-            size = len(head)
-        parts[-1].append(line)
-        size += len(line)
-    names = [f"{notebook}.csv", *(f"{notebook}.{n}.csv" for n in range(2, len(parts) + 1))]
-    return {name: head + b"".join(part) for name, part in zip(names, parts, strict=True)}
+def _wide(rows):
+    """Return tidy rows with a column for each metric: what belongs to one thing measured stands in one line."""
+    index = [name for name in rows.columns if name not in ("metric", "value")]
+    lines, last = [], None
+    names = [tuple(map(repr, values)) for values in rows[index].itertuples(index=False)]
+    for name, metric, value, position in zip(names, rows["metric"], rows["value"], range(len(rows)), strict=True):
+        if name != last or metric in lines[-1][1]:
+            lines.append((position, {}))
+            last = name
+        lines[-1][1][metric] = value
+    found = rows[index].iloc[[position for position, _ in lines]].reset_index(drop=True)
+    values = pd.DataFrame([values for _, values in lines], columns=list(dict.fromkeys(rows["metric"])), dtype=float)
+    return pd.concat([found, values], axis=1)
+
+
+def _told(lines):
+    """Return {column: [another, {its value: the column's value}]}, all as text, where one column tells another.
+
+    Only columns of texts tell, and the first such one: a number that happens to tell another means nothing.
+    """
+    tellers = [n for n in lines if lines[n].dtype.kind not in "fib" and lines[n].nunique() > 1]
+    told = {}
+    for name in lines:
+        for teller in tellers:
+            pairs = lines[[teller, name]].dropna(subset=teller).drop_duplicates()
+            empty = lines.loc[lines[teller].isna(), name]
+            if name != teller and teller not in told and pairs[teller].is_unique and empty.isna().all():
+                known = pairs.dropna().itertuples(index=False)
+                told[name] = [teller, {key: _text(value) for key, value in known}]
+                break
+    return told
+
+
+def _text(value):
+    return _short(value) if isinstance(value, float) else str(value)
+
+
+def _long(lines, metrics):
+    """Return lines with a column for each metric as tidy rows: the opposite of `_wide`."""
+    values = lines[metrics].stack().dropna().rename("value")  # newer pandas keep what is missing
+    values.index.names = ["line", "metric"]
+    rows = lines.drop(columns=metrics).loc[values.index.get_level_values("line")].reset_index(drop=True)
+    rows = rows.assign(metric=values.index.get_level_values("metric"), value=values.to_numpy())
+    return rows[[*(c for c in rows if c not in (*ORIGIN, "metric", "value")), "metric", "value", *ORIGIN]]
+
+
+def _plain(value):
+    """Return a value as JSON has it."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _short(value):
+    return str(int(value)) if value == int(value) else repr(value)  # "0.1", "16": as short as they read back
+
+
+def _name(path):
+    """Return the path as the project's readers know it, for messages and pages."""
+    return "/".join(path.parts[-3:])
 
 
 def _about(profile, notebook):
     """Return what the JSON file says, None when nothing is published."""
     path = folder(profile) / f"{notebook}.json"
     try:
-        about = json.loads(path.read_text())
+        about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if path.with_suffix(".csv").is_file():
             raise PublishedError(
-                f"{path.with_suffix('.csv')}: has no {path.name} beside it; publish it again"
+                f"{_name(path.with_suffix('.csv'))}: has no {path.name} beside it; publish it again"
             ) from None
         return None
     except (OSError, ValueError) as error:
-        raise PublishedError(f"{path}: cannot be read: {error}") from None
+        raise PublishedError(f"{_name(path)}: cannot be read: {error}") from None
     found = tuple(about.get(n) for n in ("format", "profile", "figure")) if isinstance(about, dict) else None
     if found != (FORMAT, profile, notebook):
-        raise PublishedError(f"{path}: is not about format {FORMAT}, profile {profile!r}, figure {notebook!r}: {found}")
-    if not all(isinstance(about.get(name), dict) and about[name] for name in ("parameters", "columns", "files")):
-        raise PublishedError(f"{path}: lacks parameters, columns or files; publish it again")
+        raise PublishedError(
+            f"{_name(path)}: is not about format {FORMAT}, profile {profile!r}, figure {notebook!r}: {found}"
+        )
+    kinds = {"checksum": str, **dict.fromkeys(("within", "metrics"), list)}
+    kinds |= dict.fromkeys(("parameters", "columns", "same", "told by"), dict)
+    if lacking := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
+        raise PublishedError(f"{_name(path)}: lacks {', '.join(lacking)}; publish it again")
     return about
 
 

@@ -1,4 +1,4 @@
-"""Compute the cells that the store lacks, each once, in parallel."""
+"""Compute the steps that the store lacks, each once, in parallel."""
 
 import math
 import os
@@ -6,68 +6,86 @@ import socket
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from sparselib.repro import cluster, project, source, workers
-from sparselib.repro.cells import CellError
+from sparselib.repro import cluster, dependencies, project, workers
 from sparselib.repro.progress import Bar, Durations
+from sparselib.repro.step import Step, StepError
 from sparselib.repro.store import Store
 
 SHARES = 8  # each worker gets its part of the work in so many pieces at least: the last ones are short
 LONGEST = 30.0  # seconds of a piece, where they can be foreseen: progress is seen to be made
-UNKNOWN = 0.1  # seconds of a cell, where they cannot
+UNKNOWN = 0.1  # seconds of a step, where they cannot
 
 
-def closure(cells):
-    """Return the cells and all that they build on, each once, inputs first."""
-    ordered = {}
+def missing(steps: Iterable[Step], store: Store, *, adopted: bool = True) -> list[Step]:
+    """Return what is to compute, inputs first: steps without rows in the store, and networks that those build on.
 
-    def visit(cell):
-        for needed in cell.inputs():
-            visit(needed)
-        ordered.setdefault(cell.key, cell)
-
-    for cell in cells:
-        visit(cell)
-    return list(ordered.values())
+    adopted: rows that were taken over from published ones count as there; they come without a network.
+    """
+    return list(_look(steps, store, adopted)[0].values())
 
 
-def missing(cells, store):
-    """Return those of the cells, and of the cells they build on, that the store lacks, inputs first."""
-    return [c for c in closure(cells) if store.get(c.what, c.key) is None]
+def _look(steps, store, adopted):
+    """Return {key: step} of what is to compute, and {key: record or None} of all that was looked at."""
+    steps = list(steps)
+    records = {step.key: store.get(step.what, step.key) for step in steps}
+    todo, there = {}, set()
+
+    def need(step, network):
+        if step.key in todo or (step.key, network) in there:
+            return
+        if step.key not in records:
+            records[step.key] = store.get(step.what, step.key)
+        record = records[step.key]
+        if record is not None and (not record["published"] or (adopted and not network)):
+            there.add((step.key, network))
+            return
+        for needed in step.inputs():
+            need(needed, network=True)
+        todo[step.key] = step
+
+    for step in steps:
+        need(step, network=False)
+    return todo, records
 
 
-def compute(cells, store, *, jobs=1, scheduler=None, progress=True):
-    """Make sure that the store has every cell.
+def compute(
+    steps: Iterable[Step], store: Store, *, jobs: int = 1, scheduler: str | None = None, progress: bool = True,
+    adopted: bool = True,
+) -> None:  # fmt: skip
+    """Make sure that the store has the rows of every step.
 
     Args:
         jobs: worker processes on this machine; 1: this process computes.
         scheduler: address of a Dask scheduler, whose workers compute instead; they must share the store's folder.
-    Raises: CellError at the first failure, WorkerError when the workers cannot go on; what is done stays done.
+        adopted: as in `missing`.
+    Raises: StepError at the first failure, WorkerError when the workers cannot go on; what is done stays done.
 
     Every worker computes on one thread: results do not depend on `jobs`, and the cores are not oversubscribed.
     """
     pool = cluster.Cluster(scheduler, store.folder) if scheduler else None  # first: it may not be there
     try:
-        known, todo = Durations(), {}
-        for cell in closure(cells):
-            record = store.get(cell.what, cell.key)
-            if record is None:
-                todo[cell.key] = cell
-            else:
-                known.learn(_kind(cell), record["seconds"])
+        steps, known = list(steps), Durations()
+        todo, records = _look(steps, store, adopted)
+        for step in steps:
+            if step.key not in todo:
+                known.learn(_kind(step), (records[step.key] or {})["seconds"])
         guess = _guesses(todo, known, store)
         tasks = _tasks(todo, guess, pool.slots() if pool else jobs, store.folder)
         if pool is None:
             jobs = min(jobs, len(tasks))
             pool = workers.Processes(jobs) if jobs > 1 else workers.Here()
-        with Bar(todo, guess, unit="cells", shown=progress) as bar:
+        with Bar(todo, guess, unit="steps", shown=progress) as bar:
 
             def done(task, seconds):
                 keys = task.arguments[1]
@@ -86,27 +104,27 @@ def compute(cells, store, *, jobs=1, scheduler=None, progress=True):
     pool.stop()
 
 
-def _kind(cell):
-    """Return what the time of a cell depends on most, from the general to the particular: its class, its choices."""
-    names = [value for _, value in cell if isinstance(value, str)]
-    return (type(cell).__name__, *names, *sorted(thing.__name__ for thing in cell.chosen()))
+def _kind(step):
+    """Return what the time of a step depends on most, from the general to the particular: its class, its choices."""
+    names = [value for _, value in step if isinstance(value, str)]
+    return (type(step).__name__, *names, *sorted(thing.__name__ for thing in step.chosen()))
 
 
 def _guesses(todo, known, store):
-    """Return a function: key -> the seconds that the cell may take, None when nothing like it is known."""
+    """Return a function: key -> the seconds that the step may take, None when nothing like it is known."""
     kinds, before = {}, {}
-    for key, cell in todo.items():
-        kinds[key] = _kind(cell)
-        if relatives := store.relatives(cell.what):  # the same cell, as older code computed it
+    for key, step in todo.items():
+        kinds[key] = _kind(step)
+        if relatives := store.relatives(step.what):  # the same step, as older code computed it
             before[key] = relatives[0]["seconds"]
     return lambda key: before[key] if key in before else known.guess(kinds[key])
 
 
 def _tasks(todo, guess, slots, folder):
-    """Return the cells as tasks: those that read the same network together, for they share more, in bounded pieces."""
+    """Return the steps as tasks: those that read the same network together, for they share more, in bounded pieces."""
     groups = defaultdict(list)
-    for key, cell in todo.items():
-        groups[key if cell.makes_network else tuple(c.key for c in cell.inputs())].append(key)
+    for key, step in todo.items():
+        groups[key if step.makes_network else tuple(c.key for c in step.inputs())].append(key)
     seconds = {key: guess(key) or UNKNOWN for key in todo}
     limit = min(LONGEST, sum(seconds.values()) / (SHARES * max(1, slots)))
     return [
@@ -136,23 +154,23 @@ def _pieces(keys, seconds, limit):
 _one = threading.Lock()  # a Dask worker may have several threads; networks and torch's settings are shared by them
 
 
-def work(cells, keys, folder):
-    """Compute cells that have these keys, on one thread. Returns the seconds of each; None: someone else made it.
+def work(steps: list[Step], keys: list[str], folder: Path) -> list[float | None]:
+    """Compute steps that have these keys, on one thread. Returns the seconds of each; None: someone else made it.
 
-    Raises CellError when a key is another here: other code, data or versions than where the cells come from.
+    Raises StepError when a key is another here: other code, data or versions than where the steps come from.
     """
     store, seconds = Store(folder), []
     with _one, _one_thread():
-        for cell, key in zip(cells, keys, strict=True):
-            if cell.key != key:
-                raise CellError(
-                    f"{cell}: the worker (process {os.getpid()} on {socket.gethostname()}) has other code, data or "
+        for step, key in zip(steps, keys, strict=True):
+            if step.key != key:
+                raise StepError(
+                    f"{step}: the worker (process {os.getpid()} on {socket.gethostname()}) has other code, data or "
                     "package versions than the process that asks; make them equal, or start again if the code was "
                     "edited meanwhile"
                 )
-            with store.locked(cell.what, cell.key):
-                made = store.get(cell.what, cell.key) is None
-                seconds.append(_make(cell, store) if made else None)
+            with store.locked(step.what, step.key):
+                record = store.get(step.what, step.key)
+                seconds.append(_make(step, store) if record is None or record["published"] else None)
     return seconds
 
 
@@ -167,26 +185,28 @@ def _one_thread():
         torch.set_num_threads(before)
 
 
-def _make(cell, store):
-    """Compute the cell, save it, and return the seconds it took."""
+def _make(step, store):
+    """Compute the step, save it, and return the seconds it took."""
     started = time.perf_counter()
     try:
-        rows, net = cell.compute(lambda needed: deepcopy(_network(store.folder, needed.what, needed.key)))
+        rows, net = step.compute(lambda needed: deepcopy(_network(store.folder, needed.what, needed.key)))
     except Exception as error:
-        raise CellError(f"{cell}: {type(error).__name__}: {error}") from error
-    parts = cell.parts()
-    store.put_code(parts["code"], cell.code())
+        raise StepError(f"{step}: {type(error).__name__}: {error}") from error
+    if lost := [row["metric"] for row in rows if row["value"] != row["value"]]:
+        raise StepError(f"{step}: {', '.join(lost)} is not a number")
+    parts = step.parts()
+    store.put_code(parts["code"], step.code())
     seconds = round(time.perf_counter() - started, 3)
     record = {
-        "cell": type(cell).__name__,
-        "columns": cell.columns(),
+        "step": type(step).__name__,
         "rows": rows,
         "parts": parts,
         "commit": project.commit(),
         "device": project.device(),
         "seconds": seconds,
+        "published": False,
     }
-    store.put(cell.what, cell.key, record, net)
+    store.put(step.what, step.key, record, net)
     return seconds
 
 
@@ -195,46 +215,51 @@ def _network(folder, what, key):
     return Store(folder).model(what, key, device=project.device())
 
 
-def _wait_until_visible(cells, store, patience=60):
+def _wait_until_visible(steps, store, patience=60):
     """Wait for what other machines have written to the shared folder: NFS shows it after a while."""
     ends = time.monotonic() + patience
-    for cell in cells:
-        while store.get(cell.what, cell.key) is None:
+    for step in steps:
+        while store.get(step.what, step.key) is None:
             if time.monotonic() > ends:
-                raise CellError(f"{cell}: computed by a worker, but not seen in {store.folder}; is the folder shared?")
-            list(store.folder.glob("cells/*"))  # looking into a folder makes NFS look again
+                raise StepError(f"{step}: computed by a worker, but not seen in {store.folder}; is the folder shared?")
+            list(store.folder.glob("steps/*"))  # looking into a folder makes NFS look again
             time.sleep(0.5)
 
 
-def rows(cells, store):
-    """Return the tidy rows of the cells, each once, in their order, as a DataFrame with provenance.
+def rows(roles: Iterable[tuple[dict, Step]], store: Store) -> pd.DataFrame:
+    """Return the tidy rows of (role, step) pairs, in their order, as a DataFrame with provenance.
 
-    All must be in the store.
+    A row has the columns of the role, of the step, of the measurement (metric, value), and where it comes from: what,
+    key, commit, device, seconds, versions. All steps must be in the store.
     """
-    table = []
-    for cell in {cell.key: cell for cell in cells}.values():
-        record = store.get(cell.what, cell.key)
+    table, records = [], {}
+    for role, step in roles:
+        if step.key not in records:
+            records[step.key] = store.get(step.what, step.key)
+        record = records[step.key]
         if record is None:
-            raise CellError(f"{cell}: not in the store {store.folder}; compute it first")
-        provenance = {n: record[n] for n in ("commit", "device", "seconds")}
-        provenance["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
-        table += [
-            {**record["columns"], **row, "what": cell.what, "key": cell.key, **provenance} for row in record["rows"]
-        ]
-    return pd.DataFrame(table)
+            raise StepError(f"{step}: not in the store {store.folder}; compute it first")
+        origin = {"what": step.what, "key": step.key, **{n: record[n] for n in ("commit", "device", "seconds")}}
+        origin["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
+        columns = {**role, **step.columns()}
+        table += [{**columns, **row, **origin} for row in record["rows"]]
+    found = pd.DataFrame(table)
+    found = found.where(found.notna(), np.nan)  # one mark for what a row does not have
+    last = ["metric", "value", *origin] if table else []
+    return found[[*(c for c in found if c not in last), *last]]
 
 
-def reason(cell, store):
-    """Return why the store lacks the cell, in a few words."""
-    relatives = store.relatives(cell.what)
+def reason(step: Step, store: Store) -> str:
+    """Return why the store lacks the step, in a few words."""
+    relatives = store.relatives(step.what)
     if not relatives:
         return "new parameters"
-    old, new = relatives[0]["parts"], cell.parts()
+    old, new = relatives[0]["parts"], step.parts()
     changed = []
     if old["code"] != new["code"]:
         known = store.code(old["code"])
-        names = source.changes(known, cell.code()) if known else ["code"]
-        changed.append(source.summary(names))
+        names = dependencies.changes(known, step.code()) if known else ["code"]
+        changed.append(dependencies.summary(names))
     if old["data"] != new["data"]:
         changed.append("data")
     changed += [

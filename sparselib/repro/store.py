@@ -1,8 +1,8 @@
 """Computed results as plain files: tidy rows as JSON, networks as safetensors. Nothing on disk is ever unpickled.
 
     store/format                         the version of this layout
-    store/cells/<what>/<key>.json        rows, provenance and a checksum
-    store/cells/<what>/<key>.safetensors the network, where the cell makes one
+    store/steps/<what>/<key>.json        rows, provenance and a checksum
+    store/steps/<what>/<key>.safetensors the network, where the step makes one
     store/code/<digest>.json             the digests of the definitions behind a `code` digest
 
 <what> names the typed parameters alone; <key> also the data, code and package versions. So all results for the same
@@ -11,16 +11,20 @@ question lie side by side, and `status` can tell what differs.
 A folder that holds another layout is left as it is; this one then lives in its subfolder layout-<version>.
 """
 
-import fcntl
 import hashlib
 import json
+import os
+import socket
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from sparselib import checkpoints
 
-FORMAT = "1"
+FORMAT = "2"
+PATIENCE = 10.0  # seconds to wait for a lock before saying so
 
 
 class StoreError(RuntimeError):
@@ -28,7 +32,7 @@ class StoreError(RuntimeError):
 
 
 class Store:
-    """Results under one folder. Safe for several processes at once: writes are atomic, cells are locked."""
+    """Results under one folder. Safe for several processes at once: writes are atomic, steps are locked."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -49,12 +53,12 @@ class Store:
     def _layout(self):
         """Return the version of the layout in the folder, None for a new one."""
         try:
-            return (self.folder / "format").read_text(errors="replace").strip()
+            return (self.folder / "format").read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
 
     def _path(self, what, key, suffix):
-        return self.folder / "cells" / what / f"{key}{suffix}"
+        return self.folder / "steps" / what / f"{key}{suffix}"
 
     def get(self, what, key):
         """Return the record saved under (what, key), or None: not there, or damaged (told in a warning)."""
@@ -69,7 +73,7 @@ class Store:
 
     def _read(self, path):
         try:
-            saved = json.loads(path.read_text())
+            saved = json.loads(path.read_text(encoding="utf-8"))
             record = saved["record"]
             if saved["checksum"] != _checksum(record):
                 raise ValueError("checksum")
@@ -101,7 +105,7 @@ class Store:
 
     def relatives(self, what):
         """Return the readable records with the same parameters, newest first."""
-        files = sorted((self.folder / "cells" / what).glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        files = sorted((self.folder / "steps" / what).glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
         return [record for record in map(self._read, files) if record is not None]
 
     def put_code(self, digest, symbols):
@@ -116,25 +120,40 @@ class Store:
     def code(self, digest):
         """Return the {definition: digest} saved for a `code` digest, or None."""
         try:
-            return json.loads((self.folder / "code" / f"{digest}.json").read_text())
+            return json.loads((self.folder / "code" / f"{digest}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     @contextmanager
     def locked(self, what, key):
-        """Hold the right to compute one cell; waits while another process has it. A killed process lets go of it."""
+        """Hold the right to compute one step; waits while another process has it. A killed process lets go of it."""
         path = self.folder / "locks" / f"{what}-{key}"
+        holder = path.with_name(f"{path.name}.holder")  # tells those who wait
+        # Where files cannot be locked, a mere file in place of a lock would outlive a killed process.
+        lock = FileLock(path, fallback_to_soft=False)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = path.open("w")
-        except OSError as error:
-            raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
-        with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError as error:  # some network file systems have no locks
-                raise StoreError(f"cannot lock files of the store {self.folder}: {error}") from error
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                warnings.warn(f"still waiting for {path}, which is held by {_named_in(holder)}", stacklevel=3)
+                lock.acquire()
+        except OSError as error:  # a link in its place, no right to write, a network file system without locks
+            raise StoreError(f"cannot lock steps of the store {self.folder}: {error}") from error
+        try:
+            with suppress(OSError):
+                checkpoints.write_atomic(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
+        finally:
+            with suppress(OSError):
+                holder.unlink()
+            lock.release()
+
+
+def _named_in(holder):
+    try:
+        return holder.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "another process"
 
 
 def _sha256(content):

@@ -3,13 +3,14 @@
 `Here` and `Processes` stand below; `cluster.Cluster` sends the same calls to other machines.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from joblib.externals.loky import ProcessPoolExecutor
@@ -142,8 +143,9 @@ class Processes(Here):
         self._start()
 
     def _start(self):
+        watched, self._held = multiprocessing.Pipe(duplex=False)  # nothing is sent: it closes when this process ends
         self._executor = ProcessPoolExecutor(
-            self._count, initializer=_begin, initargs=(os.getpid(),), env=self._environment
+            self._count, initializer=_begin, initargs=(watched,), env=self._environment
         )
 
     def slots(self):
@@ -151,7 +153,7 @@ class Processes(Here):
 
     def submit(self, function, *arguments):
         try:
-            with _held_back(signal.SIGINT):  # the processes start here, and inherit what is held back
+            with _no_ctrl_c():  # the processes start here, and inherit what is held back
                 return self._executor.submit(function, *arguments)
         except BrokenExecutor as error:
             future = Future()
@@ -167,21 +169,25 @@ class Processes(Here):
 
 
 @contextmanager
-def _held_back(number):
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+def _no_ctrl_c():
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: a worker is deaf to it once it has begun
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(parent):
-    """Let this process end within a second of its parent, which may have been killed outright."""
+def _begin(watched):
+    """Leave Ctrl-C to the parent, and let this process end with it, which may have been killed outright."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # its usual lock is a semaphore of the system, which a killed process would leave
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        with suppress(EOFError, OSError):
+            watched.recv_bytes()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

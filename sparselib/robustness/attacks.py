@@ -1,12 +1,12 @@
 """Attacks on pixels in [0, 1]. The model normalises inside, so eps is in pixel units.
 
 FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al. 2018, https://arxiv.org/abs/1706.06083.
-AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells whether a curve made with them can be
-believed (Carlini et al. 2019, https://arxiv.org/abs/1902.06705).
+AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells whether to believe them.
 """
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from sparselib import checks, seeds
 from sparselib.models import evaluating, on_device_of
@@ -17,7 +17,9 @@ LOSSES = ("ce", "margin")
 NAMES = ("fgsm", "pgd", "autoattack")
 
 
-def fgsm(model, x, y, eps, *, norm="linf", targeted=False):
+def fgsm(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", targeted: bool = False
+) -> torch.Tensor:
     """Return clip(x + eps·step): one gradient step of length eps in the given norm, clipped to [0, 1].
 
     Args:
@@ -28,15 +30,15 @@ def fgsm(model, x, y, eps, *, norm="linf", targeted=False):
     """
     x, y = _checked(model, x, y, eps, norm)
     with evaluating(model):
-        gradient = _gradient(*_forward(model, x), y, "ce", targeted)
-    return (x + eps * _steepest(gradient, norm)).clamp(0, 1)
+        gradient = input_gradient(*forward(model, x), y, targeted=targeted)
+    return (x + eps * steepest(gradient, norm)).clamp(0, 1)
 
 
 def pgd(
-    model, x, y, eps, *,
-    norm="linf", steps=10, step_size=None, restarts=1, random_start=True, targeted=False, loss="ce", early_stop=False,
-    seed=0,
-):  # fmt: skip
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", steps: int = 10,
+    step_size: float | None = None, restarts: int = 1, random_start: bool = True, targeted: bool = False,
+    loss: str = "ce", early_stop: bool = False, seed: int = 0,
+) -> torch.Tensor:  # fmt: skip
     """Return the strongest of `restarts` projected-gradient attacks, for each input.
 
     Args: as `fgsm`, and
@@ -46,10 +48,9 @@ def pgd(
         loss: "ce", the cross-entropy, or "margin", max_{k≠y} z_k − z_y (Carlini & Wagner 2017), whose gradient does
             not vanish when the network is sure of itself.
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
-            higher loss. What is finished costs nothing more: it leaves the batch, and further restarts go on with
-            the rest only. Enough to measure accuracy; the points are less extreme, so not for measuring detection.
-        seed: of the starts. That of an input depends on its place in the batch and the size of the batch, never on what
-            the other inputs are.
+            higher loss; the steps and restarts left go to the rest only. Enough to measure accuracy; the points are
+            less extreme, so not for measuring detection.
+        seed: of the starts. That of an input depends on its place in the batch and the size of the batch only.
     Returns: (N, C, H, W) in [0, 1], no further than eps from x.
     """
     x, y = _checked(model, x, y, eps, norm)
@@ -57,14 +58,14 @@ def pgd(
     checks.integer("restarts", restarts, low=1)
     checks.choice("loss", loss, LOSSES)
     step_size = 2.5 * eps / steps if step_size is None else checks.number("step_size", step_size, 0)
-    goal = (loss, targeted)
+    goal = loss, targeted
     worst, rank = x.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
     left = torch.arange(len(x), device=x.device)
     with evaluating(model):
         for restart in range(restarts):
             start = x
             if random_start:  # drawn for all, so that it does not matter who is left
-                start = (x + _random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart))).clamp(0, 1)
+                start = (x + random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart))).clamp(0, 1)
             ends = _climb(model, x[left], y[left], start[left], eps, norm, steps, step_size, goal, early_stop)
             if restarts == 1:
                 return ends
@@ -78,17 +79,20 @@ def pgd(
     return worst
 
 
-def autoattack(model, x, y, eps, *, norm="linf", seed=0, batch_size=256):
+def autoattack(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", seed: int = 0,
+    batch_size: int = 256,
+) -> torch.Tensor:  # fmt: skip
     """Return an adversarial point for each input that one of four strong attacks breaks, and x for the others.
 
     AutoAttack as the Adversarial Robustness Toolbox has it: Auto-PGD on the cross-entropy, Auto-PGD on the difference
     of logits ratio (on the margin where there are two classes), DeepFool and the black-box Square attack; each goes on
-    with what the one before left unbroken. See `sparselib/autoattack.py` for the settings and for how it differs from
-    the original. It takes minutes where `pgd` takes seconds: for a final figure, on a few hundred inputs.
+    with what the one before left unbroken. The module `autoattack` has the settings and how it differs from the
+    original. It takes minutes where `pgd` takes seconds: for a final figure, on a few hundred inputs.
 
     Args: as `fgsm`, and
-        seed: of all its random choices; the global states of torch, NumPy and `random` are left as found. The attacks
-            draw for the whole batch at once: a sample's point depends on the others.
+        seed: of all its random choices, drawn for the whole batch at once: a sample's point depends on the others. The
+            global states of torch, NumPy and `random` are left as found.
         batch_size: inputs per forward pass, at least 1.
     Returns: (N, C, H, W) in [0, 1], no further than eps from x; a misclassified input comes back unchanged.
     Raises: ImportError without the toolbox; ValueError/TypeError for bad arguments.
@@ -100,12 +104,11 @@ def autoattack(model, x, y, eps, *, norm="linf", seed=0, batch_size=256):
     with evaluating(model):
         with torch.no_grad():
             logits = torch.cat([checks.logits(model(part), part) for part in x.split(batch_size)])
-        _loss(logits, y, "margin", False)  # refuses labels beyond the classes
+        losses(logits, y, "margin", False)  # refuses labels beyond the classes
         found = toolbox.run(model, x, y, eps, norm, logits.shape[1], seed, batch_size)
-    # It works in float32 and lets points lie 1e-4 outside of the ball; what it did not move stays what it was.
+    # It works in float32, up to 1e-4 outside of the ball; what it did not move stays what it was.
     moved = (found != x.float()).flatten(1).any(1) & torch.isfinite(found).flatten(1).all(1)
-    projected = (x + _projected(found.to(x) - x, eps, norm)).clamp(0, 1)
-    return torch.where(moved.view(-1, 1, 1, 1), projected, x)
+    return torch.where(moved.view(-1, 1, 1, 1), (x + projected(found.to(x) - x, eps, norm)).clamp(0, 1), x)
 
 
 def _checked(model, x, y, eps, norm):
@@ -116,8 +119,8 @@ def _checked(model, x, y, eps, norm):
     return x.detach(), y
 
 
-def _loss(logits, y, loss, targeted):
-    """Return what the attack raises, per input (N,)."""
+def losses(logits: torch.Tensor, y: torch.Tensor, loss: str, targeted: bool) -> torch.Tensor:
+    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K."""
     if len(y) and int(y.max()) >= logits.shape[1]:
         raise ValueError(f"y must be below the number of classes, {logits.shape[1]}, got {int(y.max())}")
     if loss == "ce":
@@ -128,17 +131,22 @@ def _loss(logits, y, loss, targeted):
     return -value if targeted else value
 
 
-def _forward(model, x):
-    """Return x as a leaf that takes gradients, and its logits (N, K)."""
+def forward(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return x (N, C, H, W) as a leaf that takes gradients, and its logits (N, K)."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         return x, checks.logits(model(x), x)
 
 
-def _gradient(x, logits, y, loss, targeted):
-    """Return the gradient of the loss at the leaf x: 0 where the network lets none through, which `sanity` flags."""
+def input_gradient(
+    x: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False
+) -> torch.Tensor:
+    """Return ∂loss/∂x (N, C, H, W) of a `forward`: 0 where the network lets none through, which `sanity` flags.
+
+    Raises: ValueError when it is not finite.
+    """
     with torch.enable_grad():
-        value = _loss(logits, y, loss, targeted).sum()
+        value = losses(logits, y, loss, targeted).sum()
     if not value.requires_grad:
         return torch.zeros_like(x)
     gradient = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
@@ -152,29 +160,28 @@ def _climb(model, x, y, start, eps, norm, steps, step_size, goal, early_stop):
     ends, here = start.clone(), start
     left = torch.arange(len(x), device=x.device)  # the place in `ends` of each point that still climbs
     for _ in range(steps):
-        leaf, logits = _forward(model, here)
-        broken = _success(logits, y, goal[1]) if early_stop else None
-        if early_stop and broken.all():
+        leaf, logits = forward(model, here)
+        broken = _success(logits, y, goal[1]) & early_stop
+        if broken.all():
             break
-        gradient = _gradient(leaf, logits, y, *goal)
-        if early_stop and broken.any():
+        gradient = input_gradient(leaf, logits, y, *goal)
+        if broken.any():
             ends[left[broken]] = here[broken]
             left, x, y, here, gradient = (t[~broken] for t in (left, x, y, here, gradient))
-        here = (x + _projected(here + step_size * _steepest(gradient, norm) - x, eps, norm)).clamp(0, 1)
+        here = (x + projected(here + step_size * steepest(gradient, norm) - x, eps, norm)).clamp(0, 1)
     ends[left] = here
     return ends
 
 
 def _success(logits, y, targeted):
-    hit = logits.argmax(1) == y
-    return hit if targeted else ~hit
+    return (logits.argmax(1) == y) == targeted
 
 
 def _rank(model, x, y, loss, targeted):
     """Return the loss per input, lifted above every failure where the attack succeeded."""
     with torch.no_grad():
         logits = checks.logits(model(x), x)
-        value = _loss(logits, y, loss, targeted).double()
+    value = losses(logits, y, loss, targeted).double()
     # the loss in its order within (-1, 1), above it every success
     return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
 
@@ -183,8 +190,8 @@ def _norms(delta):
     return delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _steepest(gradient, norm):
-    """Return the direction of norm 1 along which the loss rises fastest; 0 where the gradient is 0."""
+def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
+    """Return the direction (N, C, H, W) of norm 1 along which the loss rises fastest; 0 where the gradient is 0."""
     if norm == "linf":
         return gradient.sign()
     tiny = torch.finfo(gradient.dtype).tiny
@@ -193,17 +200,17 @@ def _steepest(gradient, norm):
     return gradient / _norms(gradient).clamp_min(tiny)
 
 
-def _projected(delta, eps, norm):
+def projected(delta: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
+    """Return the point of the ball of radius eps nearest to delta (N, C, H, W), in the Euclidean sense."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
     return delta * (eps / _norms(delta).clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1)
 
 
-def _random_in_ball(x, eps, norm, rng):
-    """Return a uniform draw from the ball of radius eps in the shape of x."""
+def random_in_ball(x: torch.Tensor, eps: float, norm: str, rng: torch.Generator) -> torch.Tensor:
+    """Return uniform draws from the ball of radius eps, one for each input of x (N, C, H, W), in its shape."""
     if norm == "linf":
         return ((2 * torch.rand(x.shape, generator=rng) - 1) * eps).to(x)
     direction = torch.randn(x.shape, generator=rng)
-    dimension = max(direction[:1].numel(), 1)
-    radius = eps * torch.rand(len(x), 1, 1, 1, generator=rng) ** (1 / dimension)
+    radius = eps * torch.rand(len(x), 1, 1, 1, generator=rng) ** (1 / max(direction[:1].numel(), 1))
     return (radius * direction / _norms(direction)).to(x)

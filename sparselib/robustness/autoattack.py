@@ -2,8 +2,8 @@
 
 Call it as `attacks.autoattack`, which checks the arguments and puts the result back into the ball. It differs from the
 authors' own code: both Auto-PGDs are untargeted with RESTARTS restarts (theirs: one restart, and targeted for the
-second loss), and DeepFool stands where they have FAB. The toolbox's own defaults differ further, so all is set here:
-the first step of Auto-PGD is 2·eps (its default is 0.1 at any eps) and Square restarts once (its default is 5).
+second loss), and DeepFool stands where they have FAB. Against the toolbox's defaults, the first step of Auto-PGD is
+2·eps (not 0.1 at any eps) and Square restarts once (not 5 times).
 """
 
 import random
@@ -15,19 +15,22 @@ import torch
 from torch import nn
 
 from sparselib import seeds
+from sparselib.models import requiring_gradients
 
 STEPS = 100  # of Auto-PGD and DeepFool
 RESTARTS = 5  # of Auto-PGD
 QUERIES = 5000  # of Square
 
 
-def run(model, x, y, eps, norm, classes, seed, batch_size):
+def run(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, norm: str, classes: int, seed: int, batch_size: int
+) -> torch.Tensor:
     """Return float32 (N, C, H, W) on the device of x: a point near the ball where an attack succeeded, else x."""
-    largest = _largest_square(x.shape[2:], norm)
+    largest, (height, width) = _largest_square(x.shape[2:], norm), x.shape[2:]
     if not largest:
-        height, width = x.shape[2:]
         warnings.warn(f"autoattack without Square: in {norm} it does not fit images of {height}×{width}", stacklevel=3)
-    with _frozen(model), _isolated(seed), np.errstate(all="ignore"):  # from the import on, which draws as well
+    # No gradient is added to what the parameters hold; the import inside draws random numbers as well.
+    with requiring_gradients(model.parameters(), False), _isolated(seed), np.errstate(all="ignore"):
         return _run(model, x, y, float(eps), {"linf": np.inf, "l2": 2}[norm], classes, largest, batch_size)
 
 
@@ -100,19 +103,6 @@ def _largest_square(size, norm):
     if square < (3 if norm == "l2" else 1) or (norm == "l2" and size[1] < size[0]):
         return None
     return min(0.8, square**2 / (size[0] * size[1]))
-
-
-@contextmanager
-def _frozen(model):
-    """Run a block in which no gradient reaches the parameters, so that none is added to what they hold."""
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 @contextmanager

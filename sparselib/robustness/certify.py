@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 from scipy import special
+from torch import nn
 
 from sparselib import checks, seeds
 from sparselib.models import evaluating, on_device_of
@@ -16,24 +17,25 @@ from sparselib.models import evaluating, on_device_of
 ABSTAIN = -1
 
 
-def certify(model, x, sigma, *, n0=100, n=1000, alpha=0.001, batch_size=512, seed=0):
+def certify(
+    model: nn.Module, x: torch.Tensor, sigma: float, *, n0: int = 100, n: int = 1000, alpha: float = 0.001,
+    batch_size: int = 512, seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the smoothed classifier's prediction for each input and an L2 radius within which it cannot change.
 
-    CERTIFY of the paper: n0 noisy copies pick the class, n others count how often it comes out; with probability at
-    least 1 − alpha over the noise the result for an input is right.
+    CERTIFY of the paper: n0 noisy copies pick the class, n others count how often it comes out.
 
     Args:
-        model: from (N, C, H, W) to logits (N, K); in eval mode, without gradients, left as found. It should have been
-            trained with noise of about this sigma.
+        model: from (N, C, H, W) to logits (N, K), best trained with noise of about this sigma; in eval mode, left as
+            found.
         x: (N, C, H, W). sigma: standard deviation of the noise, above 0, in the units of x.
         n0: copies that pick the class, at least 1. n: copies that certify, at least n0: the largest radius that can
             come out is `radius_cap(sigma, n, alpha)`, so always show n.
-        alpha: probability of a wrong certificate, in (0, 1), for each input.
+        alpha: probability over the noise of a wrong certificate, in (0, 1), for each input.
         batch_size: noisy copies per forward pass; it does not change the result.
         seed: of the noise. That of an input depends on the seed and the input's index in x, on nothing else.
-    Returns:
-        prediction int64 (N,): the class, or ABSTAIN = -1 where no class is surely above one half.
-        radius float32 (N,): at least 0, and 0 where it abstains.
+    Returns: prediction int64 (N,), the class, or ABSTAIN = -1 where none is surely above one half; radius float32 (N,)
+        in the units of x, 0 where it abstains.
     Raises: ValueError/TypeError for bad arguments.
     """
     on_device_of(model, checks.images(x))
@@ -52,12 +54,11 @@ def certify(model, x, sigma, *, n0=100, n=1000, alpha=0.001, batch_size=512, see
             picked = int(np.bincount(classes[:n0]).argmax())
             p = lower_bound(int((classes[n0:] == picked).sum()), n, alpha)
             if p > 0.5:
-                prediction[index] = picked
-                radius[index] = sigma * special.ndtri(p)
+                prediction[index], radius[index] = picked, sigma * special.ndtri(p)
     return prediction, radius
 
 
-def lower_bound(k, n, alpha):
+def lower_bound(k: int, n: int, alpha: float) -> float:
     """Return the one-sided Clopper-Pearson bound: k hits in n trials, so the rate is above it, at confidence 1 − alpha.
 
     The alpha-quantile of Beta(k, n − k + 1), and 0 for k = 0.
@@ -67,7 +68,7 @@ def lower_bound(k, n, alpha):
     return float(special.betaincinv(k, n - k + 1, _checked_alpha(alpha))) if k else 0.0
 
 
-def radius_cap(sigma, n, alpha):
+def radius_cap(sigma: float, n: int, alpha: float) -> float:
     """Return σ·Φ⁻¹(α^(1/n)), the radius when all n noisy copies agree: none can be larger. 0 where it would abstain.
 
     At sigma 0.25 and alpha 0.001: 0.616 for n = 1e3, 0.800 for 1e4, 0.953 for 1e5.
@@ -85,11 +86,9 @@ def _checked_alpha(alpha):
 def _noisy_classes(model, image, sigma, count, batch_size, seed, index):
     """Return the model's classes (count,) for the image (C, H, W) plus noise, as a NumPy array."""
     # NumPy draws normal numbers one by one, so the stream is the same in batches of any size; torch's is not.
-    rng = seeds.numpy_generator(seed, "certify", index)
-    classes = []
+    rng, classes = seeds.numpy_generator(seed, "certify", index), []
     for start in range(0, count, batch_size):
-        rows = min(batch_size, count - start)
-        noise = torch.from_numpy(rng.standard_normal((rows, *image.shape), dtype=np.float32))  # (B, C, H, W)
-        noisy = image + sigma * noise.to(image)
+        shape = min(batch_size, count - start), *image.shape  # (B, C, H, W)
+        noisy = image + sigma * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(image)
         classes.append(checks.logits(model(noisy), noisy).argmax(1).cpu().numpy())
     return np.concatenate(classes)

@@ -1,6 +1,7 @@
 """Deep ensembles: networks that vote with their probabilities (Lakshminarayanan et al. 2017, arXiv 1612.01474)."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -15,31 +16,28 @@ class Ensemble(nn.Module):
     Its logits are log p̄ with p̄ = (1/M)·Σ_m softmax(z_m): their softmax is p̄ itself.
 
     Args:
-        members: at least 1 network from (N, C, H, W) to logits (N, K), dense or sparse, of any architecture, all with
-            the same K. They are shared, not copied.
+        members: at least 1 network from (N, C, H, W) to logits (N, K), all with the same K; shared, not copied.
     Raises: TypeError when a member is not an nn.Module; ValueError for no members, or, in use, when K differs.
     """
 
-    def __init__(self, members):
+    def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
-        members = list(members)
-        if not members:
+        if not (members := list(members)):
             raise ValueError("members must hold at least 1 network, got none")
         for position, member in enumerate(members):
             if not isinstance(member, nn.Module):
                 raise TypeError(f"members[{position}] must be an nn.Module, got {type(member).__name__}")
         self.members = nn.ModuleList(members)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return log p̄ (N, K), computed without leaving the logarithms: finite however sure the members are."""
         return self._mean(self._logits(x).log_softmax(2))
 
-    def disagreement(self, x, *, batch_size=512):
+    def disagreement(self, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
         """Return the mutual information (N,) in [0, log M] between the class and the member, in nats.
 
-        H(p̄) − (1/M)·Σ_m H(p_m): 0 when all members say the same, log M when each is sure of another class. It leaves
-        out what every member is unsure of (Depeweg et al. 2018, https://arxiv.org/abs/1710.07283). In eval mode,
-        without gradients; modes are given back as found.
+        H(p̄) − (1/M)·Σ_m H(p_m): 0 when all members say the same, log M when each is sure of another class; what every
+        member is unsure of does not count (Depeweg et al. 2018, https://arxiv.org/abs/1710.07283). In eval mode.
         Raises: ValueError when a member lies on another device than x or gives logits that are not finite.
         """
         checks.images(x)
@@ -61,8 +59,7 @@ class Ensemble(nn.Module):
 
     def _information(self, x):
         log_p = torch.stack([checks.logits(z, x) for z in self._logits(x)]).log_softmax(2)
-        own = _entropy(log_p).mean(0)  # (N,)
-        return (_entropy(self._mean(log_p)) - own).clamp_min(0)  # rounding can make it −1e-8
+        return (_entropy(self._mean(log_p)) - _entropy(log_p).mean(0)).clamp_min(0)  # rounding can make it −1e-8
 
 
 def _entropy(log_p):

@@ -3,17 +3,22 @@
 They are what `training.fit` descends for weights and `subnetworks.search` for masks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from sparselib import checks, seeds
 from sparselib.models import evaluating
 from sparselib.robustness import attacks
 
+Result = tuple[torch.Tensor, torch.Tensor]  # loss (), logits (N, K)
+Objective = Callable[..., Result]  # of (model, x, y, seed=…)
 
-def clean(model, x, y, *, seed=0):
+
+def clean(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
     """Cross-entropy on the inputs as they are."""
     logits = model(x)
     return F.cross_entropy(logits, y), logits
@@ -35,14 +40,14 @@ class Adversarial:
     method: str = "pgd"
     beta: float = 6.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.number("eps", self.eps, 0)
         checks.choice("norm", self.norm, attacks.NORMS)
         checks.integer("steps", self.steps, low=1)
         checks.choice("method", self.method, ("pgd", "trades"))
         checks.number("beta", self.beta, 0)
 
-    def __call__(self, model, x, y, *, seed=0):
+    def __call__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
         if self.method == "pgd":
             attacked = attacks.pgd(model, x.clamp(0, 1), y, self.eps, norm=self.norm, steps=self.steps, seed=seed)
             return clean(model, attacked, y)
@@ -57,7 +62,7 @@ class HalfNoise:
 
     std: float = 1.0
 
-    def __call__(self, model, x, y, *, seed=0):
+    def __call__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
         rng = seeds.generator(seed, "half noise")
         chosen = (torch.rand(len(x), 1, *x.shape[2:], generator=rng) < 0.5).to(x.device)
         noise = (self.std * torch.randn(x.shape, generator=rng)).to(x)
@@ -74,7 +79,7 @@ class OutlierExposure:
     outliers: torch.Tensor
     weight: float = 0.5
 
-    def __call__(self, model, x, y, *, seed=0):
+    def __call__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
         if self.outliers.shape[1:] != x.shape[1:] or not len(self.outliers):
             expected, got = tuple(x.shape[1:]), tuple(self.outliers.shape)
             raise ValueError(f"outliers must be images of the inputs' shape {expected}, at least one, got {got}")
@@ -101,6 +106,6 @@ def _most_divergent(model, x, eps, norm, steps, seed):
         for _ in range(steps):
             attacked.requires_grad_()
             gradient = torch.autograd.grad(_divergence(reference, model(attacked)), attacked)[0]
-            step = (2.5 * eps / steps) * attacks._steepest(gradient, norm)
-            attacked = (x + attacks._projected(attacked.detach() + step - x, eps, norm)).clamp(0, 1)
+            step = (2.5 * eps / steps) * attacks.steepest(gradient, norm)
+            attacked = (x + attacks.projected(attacked.detach() + step - x, eps, norm)).clamp(0, 1)
     return attacked.detach()

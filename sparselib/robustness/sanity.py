@@ -1,16 +1,17 @@
 """Can a robustness curve be believed? Checks that every honest evaluation passes.
 
 A network that hides its gradients looks robust to attacks that follow them (Athalye et al. 2018,
-https://arxiv.org/abs/1802.00420). The checks are those of Carlini et al. 2019, https://arxiv.org/abs/1902.06705,
-section 5.
+https://arxiv.org/abs/1802.00420). The checks: Carlini et al. 2019, https://arxiv.org/abs/1902.06705, section 5.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from torch import nn
 
 from sparselib import checks, seeds
+from sparselib.data import Samples
 from sparselib.models import device_of, evaluating
 from sparselib.robustness import attacks
 
@@ -28,9 +29,9 @@ class Check:
 
     name: str
     passed: bool
-    numbers: dict
+    numbers: dict[str, float]
 
-    def __str__(self):
+    def __str__(self) -> str:
         numbers = ", ".join(f"{key} {value:.3f}" for key, value in self.numbers.items())
         return f"{'passed' if self.passed else 'FAILED'}  {self.name}: {numbers}"
 
@@ -39,21 +40,24 @@ class Check:
 class Report:
     """The checks in order. Printing it lists them; `.passed` says whether all did, `.failed` names the others."""
 
-    checks: tuple
+    checks: tuple[Check, ...]
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         return not self.failed
 
     @property
-    def failed(self):
+    def failed(self) -> tuple[str, ...]:
         return tuple(check.name for check in self.checks if not check.passed)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(map(str, self.checks))
 
 
-def check(model, samples, *, eps=None, norm="linf", transfer_from=None, seed=0):
+def check(
+    model: nn.Module, samples: Samples, *, eps: float | None = None, norm: str = "linf",
+    transfer_from: nn.Module | None = None, seed: int = 0,
+) -> Report:  # fmt: skip
     """Return the Report of seven checks of the model's accuracy under FGSM and PGD of radius eps.
 
     1. At eps = 0 the attacks change nothing. 2. Accuracy falls as eps grows. 3. PGD is at least as strong as FGSM.
@@ -66,7 +70,6 @@ def check(model, samples, *, eps=None, norm="linf", transfer_from=None, seed=0):
         model: from (N, C, H, W) in [0, 1] to logits; in eval mode, left as found.
         samples: Samples with labels, at least 1; a few hundred give numbers to rely on.
         eps: radius of interest, above 0; default: the usual one on CIFAR-10, 8/255 in "linf" and 0.5 in "l2".
-        norm: "linf" or "l2".
         transfer_from: another network for the same inputs, whose adversarial examples are tried on `model`.
         seed: of the starts of PGD and of the noise.
     An inequality between accuracies may be off by 1 % of the samples, or by one sample where that is more.
@@ -81,42 +84,44 @@ def check(model, samples, *, eps=None, norm="linf", transfer_from=None, seed=0):
     checks.labels(y, checks.images(x, name="samples.x", unit_range=True), name="samples.y")
 
     def pgd(radius, *, against=model, loss="ce"):
-        return _accuracy(
-            model, x, y, lambda a, b: attacks.pgd(against, a, b, radius, norm=norm, steps=STEPS, loss=loss, seed=seed)
-        )
+        def attack(xs, ys):
+            return attacks.pgd(against, xs, ys, radius, norm=norm, steps=STEPS, loss=loss, seed=seed)
+
+        return _accuracy(model, x, y, attack)
 
     def fgsm(radius):
-        return _accuracy(model, x, y, lambda a, b: attacks.fgsm(model, a, b, radius, norm=norm))
+        return _accuracy(model, x, y, lambda xs, ys: attacks.fgsm(model, xs, ys, radius, norm=norm))
 
     slack = max(SLACK, 1 / len(x))
-    clean = _accuracy(model, x, y, lambda a, b: a)
+    clean = _accuracy(model, x, y, lambda xs, ys: xs)
     still = {"clean": clean, "fgsm": fgsm(0.0), "pgd": pgd(0.0)}
     white, one_step, margin = pgd(eps), fgsm(eps), pgd(eps, loss="margin")
     curve = {0: clean, eps / 4: pgd(eps / 4), eps / 2: pgd(eps / 2), eps: white, 2 * eps: pgd(2 * eps)}
     falls = all(b <= a + slack for a, b in pairwise(curve.values()))
     cover = 1.0 if norm == "linf" else x[0].numel() ** 0.5
-    largest = pgd(cover)
-    blind = "noise" if transfer_from is None else "transfer"
-    black = _noise(model, x, y, eps, norm, seed) if transfer_from is None else pgd(eps, against=transfer_from)
-    zero = _zero_gradients(model, x, y)
-    return Report(
-        (
-            Check("eps 0 equals clean", len(set(still.values())) == 1, still),
-            Check("accuracy falls with eps", falls, {f"eps {e:.3g}": a for e, a in curve.items()}),
-            Check("PGD at least as strong as FGSM", white <= one_step + slack, {"fgsm": one_step, "pgd": white}),
-            Check("the largest eps leaves nothing", largest <= slack, {f"eps {cover:.3g}": largest}),
-            Check(f"white-box at least as strong as {blind}", white <= black + slack, {blind: black, "pgd": white}),
-            Check("gradients are not zero", zero <= slack, {"share of samples without gradient": zero}),
-            Check("cross-entropy and margin agree", abs(white - margin) <= GAP, {"ce": white, "margin": margin}),
-        )
+    largest, zero = pgd(cover), _zero_gradients(model, x, y)
+    if transfer_from is None:
+        blind, black = "noise", _noise(model, x, y, eps, norm, seed)
+    else:
+        blind, black = "transfer", pgd(eps, against=transfer_from)
+    found = (
+        Check("eps 0 equals clean", len(set(still.values())) == 1, still),
+        Check("accuracy falls with eps", falls, {f"eps {e:.3g}": a for e, a in curve.items()}),
+        Check("PGD at least as strong as FGSM", white <= one_step + slack, {"fgsm": one_step, "pgd": white}),
+        Check("the largest eps leaves nothing", largest <= slack, {f"eps {cover:.3g}": largest}),
+        Check(f"white-box at least as strong as {blind}", white <= black + slack, {blind: black, "pgd": white}),
+        Check("gradients are not zero", zero <= slack, {"share of samples without gradient": zero}),
+        Check("cross-entropy and margin agree", abs(white - margin) <= GAP, {"ce": white, "margin": margin}),
     )
+    return Report(found)
+
+
+def _batches(x, y):
+    return zip(x.split(BATCH), y.split(BATCH), strict=True)
 
 
 def _accuracy(model, x, y, attack):
-    right = 0
-    for xs, ys in zip(x.split(BATCH), y.split(BATCH), strict=True):
-        right += int(_right(model, attack(xs, ys), ys).sum())
-    return right / len(x)
+    return sum(int(_right(model, attack(xs, ys), ys).sum()) for xs, ys in _batches(x, y)) / len(x)
 
 
 def _right(model, x, y):
@@ -129,17 +134,13 @@ def _noise(model, x, y, eps, norm, seed):
     rng = seeds.generator(seed, "sanity noise")
     standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for _ in range(DRAWS):
-        direction = attacks._steepest(torch.randn(x.shape, generator=rng), norm).to(x)
+        direction = attacks.steepest(torch.randn(x.shape, generator=rng), norm).to(x)
         noisy = (x + eps * direction).clamp(0, 1)
-        parts = zip(noisy.split(BATCH), y.split(BATCH), strict=True)
-        standing &= torch.cat([_right(model, xs, ys) for xs, ys in parts])
+        standing &= torch.cat([_right(model, xs, ys) for xs, ys in _batches(noisy, y)])
     return standing.double().mean().item()
 
 
 def _zero_gradients(model, x, y):
-    zero = 0
     with evaluating(model):
-        for xs, ys in zip(x.split(BATCH), y.split(BATCH), strict=True):
-            gradient = attacks._gradient(*attacks._forward(model, xs), ys, "ce", False)
-            zero += int((gradient == 0).flatten(1).all(1).sum())
-    return zero / len(x)
+        gradients = [attacks.input_gradient(*attacks.forward(model, xs), ys) for xs, ys in _batches(x, y)]
+    return int((torch.cat(gradients) == 0).flatten(1).all(1).sum()) / len(x)

@@ -223,7 +223,7 @@ def test_norms_gather_the_layers(grouped):
     _close(sensitivity.profile(grouped, x, layers="last"), layers[:, -1:])
     _close(sensitivity.profile(grouped, x, layers=["6.weight", "0.weight"]), layers[:, [2, 0]])
     y = grouped(x).argmax(1)
-    _close(sensitivity.snip_norm(grouped, x, y, norm=1), sensitivity.profile(grouped, x, norm=1).sum(1))
+    _close(sensitivity.norms(grouped, x, y, norm=1), sensitivity.profile(grouped, x, norm=1).sum(1))
 
 
 def test_last_layer_gradient_to_uniform_is_gradnorm(grouped):

@@ -35,7 +35,7 @@ def test_early_prunes_once_when_settled_and_the_optimiser_goes_on(train):
         seen.append(len(watch.distances))
         pruning.step(model, "magnitude", 0.5)
 
-    watch = schedules._Early(net, 0.5, 8, prune)
+    watch = schedules.Early(net, 0.5, 8, prune)
     parameters = [id(p) for p in net.parameters()]
     training.fit(net, train, epochs=10, after_epoch=watch, progress=False)
     assert len(seen) == 1 and (schedules.settled(watch.distances, 0.5) or seen == [8])

@@ -34,9 +34,9 @@ def test_the_gradient_reaches_the_scores_straight_through():
     torch.manual_seed(0)
     layer = torch.nn.Linear(5, 3).double()
     weight = layer.weight.detach().clone()
-    popup = subnetworks._Popup(layer.weight, "edge-popup", 0, "w")
+    popup = subnetworks.Popup(layer.weight, "edge-popup", 0, "w")
     parametrize.register_parametrization(layer, "weight", popup)
-    subnetworks._choose({"w": popup}, {("w",): 7})
+    subnetworks.choose({"w": popup}, {("w",): 7})
     assert popup.mask.sum() == 7
     x, y = torch.rand(4, 5).double(), torch.tensor([0, 1, 2, 0])
     effective = (weight * popup.mask).requires_grad_()
@@ -47,12 +47,12 @@ def test_the_gradient_reaches_the_scores_straight_through():
 
 def test_hydra_starts_from_the_size_of_the_weights_and_edge_popup_from_chance():
     weight = torch.randn(4, 3, 3, 3)
-    hydra = subnetworks._Popup(weight, "hydra", 0, "w").scores
+    hydra = subnetworks.Popup(weight, "hydra", 0, "w").scores
     assert torch.equal(hydra.flatten().argsort(), weight.abs().flatten().argsort())
     assert hydra.max().item() == pytest.approx((6 / 27) ** 0.5)
-    popup = subnetworks._Popup(weight, "edge-popup", 0, "w").scores
+    popup = subnetworks.Popup(weight, "edge-popup", 0, "w").scores
     assert abs(popup).max() <= (6 / 27) ** 0.5 and abs(popup.mean()) < 0.1
-    assert not torch.equal(popup, subnetworks._Popup(weight, "edge-popup", 1, "w").scores)
+    assert not torch.equal(popup, subnetworks.Popup(weight, "edge-popup", 1, "w").scores)
 
 
 def test_learnt_masks_beat_those_they_start_from(train, test):
@@ -109,7 +109,7 @@ def test_counts_are_exact_and_no_layer_is_emptied():
         for sparsity in (0.0, 0.3, 0.8, 0.95):
             total = round((1 - sparsity) * sum(sizes))
             if total >= len(sizes):
-                counts = [v for v in subnetworks._counts(layers, sparsity, "layer", False).values()]
+                counts = [v for v in subnetworks.survivors(layers, sparsity, "layer", False).values()]
                 assert sum(counts) == total and all(1 <= c <= n for c, n in zip(counts, sizes, strict=True))
 
 

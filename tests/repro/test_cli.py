@@ -4,7 +4,8 @@ import warnings
 
 import pytest
 
-from sparselib.repro import cli, project, published
+from sparselib import cli
+from sparselib.repro import project, published
 from sparselib.repro.store import Store
 
 GRID = ["--set", "seeds=1", "--set", "epochs=1", "--set", "width=4"]
@@ -35,7 +36,7 @@ def call(tmp_path, monkeypatch, capsys):
         (["run", "5", "-o", "x.ipynb", "--set", "seeds"], "--set takes name=value, got 'seeds'"),
         (["run", "5", "-o", "x.ipynb", "--set", "seeds=[1"], "--set seeds: not a YAML value"),
         (["run", "notebooks/09.ipynb", "-o", "x.ipynb"], "unknown figure '09'"),
-        (["run", "5", "-o", "notebooks/05_sensnorm.ipynb"], "output must not be the template itself"),
+        (["run", "5", "-o", "notebooks/05_sensnorm.ipynb"], "output must not be a template of the book"),
         (["run", "5", "-o", "x.html"], "output must end in .ipynb"),
         (["reproduce", "--set", "sedes=2"], "unknown parameter 'sedes' of any page; did you mean 'seeds'"),
         (["reproduce", "--profile", "mnits"], "unknown profile 'mnits'; did you mean 'mnist'"),
@@ -81,14 +82,14 @@ def test_missing_data_and_wrong_classes_are_told(call, tmp_path):
 
 def test_a_store_of_another_layout_is_told_and_not_used(call, tmp_path):
     (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "format").write_text("0")
+    (tmp_path / "store" / "format").write_text("0", encoding="utf-8")
     code, out, err = call("status", "--figure", "5")
     assert code == 0 and "of layout '0': kept, but not used" in err and "  0 of " in out
-    assert err.count("layout '0'") == 1 and (tmp_path / "store" / "format").read_text() == "0"
+    assert err.count("layout '0'") == 1 and (tmp_path / "store" / "format").read_text(encoding="utf-8") == "0"
 
 
 def test_a_store_that_cannot_be_used_is_one_line(call, tmp_path):
-    (tmp_path / "store").write_text("a file, not a folder")
+    (tmp_path / "store").write_text("a file, not a folder", encoding="utf-8")
     code, out, err = call("status", "--figure", "5")
     assert code == 1 and out == "" and err.startswith("sparselib: cannot use the store") and err.count("\n") == 1
 
@@ -103,7 +104,7 @@ def test_lists_and_status(call):
         code, out, _ = call("list", what)
         assert code == 0 and word in out
     code, out, _ = call("status", "--figure", "0", "--figure", "5", *GRID)
-    number = int(re.search(r"0 of (\d+) cells", out)[1])
+    number = int(re.search(r"0 of (\d+) steps", out)[1])
     assert code == 0 and "00_quickstart: stale: never run" in out
     assert number > 50 and f"{number} to compute: new parameters" in out
 
@@ -131,7 +132,7 @@ def test_rows_are_computed_and_published_without_notebooks(call, tmp_path, monke
     }  # fmt: skip
     assert not (tmp_path / "_build").exists() and out == ""
     code, _, err = call(*arguments)
-    assert code == 0 and ", 0 of them to compute" in err and "05_sensnorm: published already" in err
+    assert code == 0 and ", 0 to compute" in err and "05_sensnorm: published already" in err
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_spoilt(call, tmp_path, monkeypatch):
@@ -157,7 +158,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_spoilt(call, tmp_path, monkeypat
         assert last == f"sparselib: cannot write to the store {disk}: [Errno 28] No space left on device"
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            whole = [Store(disk).get(path.parent.name, path.stem) for path in disk.glob("cells/*/*.json")]
+            whole = [Store(disk).get(path.parent.name, path.stem) for path in disk.glob("steps/*/*.json")]
         assert whole and None not in whole
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -14,7 +14,7 @@ import pytest
 import toy
 
 from sparselib.repro import cluster, runner
-from sparselib.repro.cells import CellError
+from sparselib.repro.step import StepError
 from sparselib.repro.store import Store
 from sparselib.repro.workers import WorkerError
 
@@ -32,7 +32,7 @@ def processes(tmp_path):
         # So that the workers find toy, and this checkout.
         path = os.pathsep.join([str(TESTS), str(TESTS.parents[1])])
         environment = {**os.environ, "PYTHONPATH": path, **environment}
-        log = (tmp_path / f"{name}{len(running)}.log").open("w")
+        log = (tmp_path / f"{name}{len(running)}.log").open("w", encoding="utf-8")
         running.append(subprocess.Popen(program, env=environment, stdout=log, stderr=log, cwd=tmp_path))
         return running[-1]
 
@@ -49,8 +49,8 @@ def scheduler(processes, tmp_path):
     process = processes(
         "scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file, "--no-show"
     )
-    _wait_for(lambda: file.exists() and file.read_text().endswith("}"))
-    return process, json.loads(file.read_text())["address"]
+    _wait_for(lambda: file.exists() and file.read_text(encoding="utf-8").endswith("}"))
+    return process, json.loads(file.read_text(encoding="utf-8"))["address"]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def _wait_for(condition, seconds=60):
 
 
 def _lines(log):
-    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+    return [line.split() for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 def test_two_workers_one_killed_on_the_way_give_the_rows_of_a_local_run(scheduler, worker, tmp_path):
@@ -107,7 +107,7 @@ def test_two_workers_one_killed_on_the_way_give_the_rows_of_a_local_run(schedule
 def test_a_worker_with_other_code_is_refused_and_one_that_sees_no_store_too(scheduler, worker, tmp_path):
     worker(TOY_CODE="2")
     store = Store(tmp_path / "store")
-    with pytest.raises(CellError, match="Net seed=0: the worker .* has other code, data or package versions"):
+    with pytest.raises(StepError, match="Net seed=0: the worker .* has other code, data or package versions"):
         runner.compute(toy.grid(nets=1), store, scheduler=scheduler[1], progress=False)
     assert len(runner.missing(toy.grid(nets=1), store)) == 5
     pool = cluster.Cluster(scheduler[1], store.folder)

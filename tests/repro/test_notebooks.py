@@ -5,18 +5,20 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import zmq
 
+from sparselib import experiments
 from sparselib.repro import notebooks
 from sparselib.repro import parameters as typed
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICKSTART = typed.resolve(typed.figure(0), {})
+PAGE = experiments.PAGES["00_quickstart"]
+QUICKSTART = typed.resolve(PAGE, {})
 
 
 def _template(path, model, *sources):
     """Write a notebook with the parameters of a model and these cells."""
-    literals = "\n".join(f"{name}: str = None" for name in model.model_fields)
-    cells = [nbformat.v4.new_code_cell(literals, metadata={"tags": ["parameters"]})]
+    cells = [nbformat.v4.new_code_cell(typed.cell(model), metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,10 +37,10 @@ def run(tmp_path, monkeypatch):
                 command = super().format_kernel_cmd(*arguments, **more)
                 return ["false"] if len(started) <= stillborn else command
 
-        _template(tmp_path / "page.ipynb", typed.figure(0), *sources)
+        _template(tmp_path / "page.ipynb", PAGE, *sources)
         monkeypatch.setattr(notebooks, "template", lambda model: tmp_path / "page.ipynb")
         monkeypatch.setattr(notebooks, "_IPCKernelManager", Kernels)
-        return notebooks.execute(QUICKSTART, tmp_path / "out.ipynb", published=False)
+        return notebooks.execute(QUICKSTART, tmp_path / "out.ipynb", book=False)
 
     return execute, started
 
@@ -70,6 +72,16 @@ def test_a_failing_cell_is_told_and_not_run_again(run):
     assert len(started) == 1
 
 
+SOCKETS = "from ipykernel.kernelapp import IPKernelApp; print(IPKernelApp.instance().transport)"
+
+
+def test_kernels_use_ports_where_there_are_no_sockets_in_files(run, monkeypatch):
+    execute, _ = run
+    assert execute(SOCKETS).cells[-1].outputs[0].text == "ipc\n"
+    monkeypatch.setattr(zmq, "has", lambda feature: feature != "ipc")
+    assert execute(SOCKETS).cells[-1].outputs[0].text == "tcp\n"
+
+
 PLOT = """
 import os, time
 from pathlib import Path
@@ -87,14 +99,14 @@ display({"image/svg+xml": "<svg/>", "text/plain": "a plot"}, raw=True, metadata=
 
 
 def test_stale_notebooks_run_side_by_side_with_a_line_each(tmp_path):
-    (tmp_path / "_config.yml").write_text("")
+    (tmp_path / "_config.yml").write_text("", encoding="utf-8")
     for name in ("00_quickstart", "detection"):
-        model = typed.figure(name)
+        model = experiments.PAGES[name]
         _template(tmp_path / model.folder / f"{name}.ipynb", model, PLOT)
     command = ["reproduce", "--figure", "0", "--figure", "detection", "--jobs", "2"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SPARSELIB", "OMP"))}
     done = subprocess.run(
-        [sys.executable, "-m", "sparselib", *command], capture_output=True, text=True, cwd=tmp_path, timeout=300,
+        [sys.executable, "-m", "sparselib", *command], capture_output=True, encoding="utf-8", cwd=tmp_path, timeout=300,
         env={**environment, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

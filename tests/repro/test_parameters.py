@@ -1,18 +1,27 @@
+import inspect
 import shlex
 
 import nbformat
 import pytest
+import yaml
 
-from sparselib.repro import cli, gates, notebooks
+from sparselib import cli, experiments
+from sparselib.experiments import sensnorm
+from sparselib.experiments.sparsity import weights
+from sparselib.repro import notebooks
 from sparselib.repro import parameters as typed
-from sparselib.repro.figure import rerun_command
-from sparselib.repro.networks import weight_count
-
-SENSNORM = typed.FIGURES["05_sensnorm"]
+from sparselib.repro.page import rerun_command
 
 
-@pytest.mark.parametrize("profile", typed.PROFILES)
-@pytest.mark.parametrize("model", typed.FIGURES.values(), ids=list(typed.FIGURES))
+def _page(name):
+    return typed.find(experiments.PAGES, name)
+
+
+SENSNORM = experiments.FIGURES["05_sensnorm"]
+
+
+@pytest.mark.parametrize("profile", experiments.PROFILES)
+@pytest.mark.parametrize("model", experiments.FIGURES.values(), ids=list(experiments.FIGURES))
 def test_every_profile_is_valid_for_every_figure(profile, model):
     parameters = typed.resolve(model, {"profile": profile})
     assert parameters.profile == profile and typed.overrides(parameters) == {}
@@ -24,7 +33,7 @@ def test_overrides_win_and_none_means_the_profile():
     assert (parameters.seeds, parameters.sparsities, parameters.width) == (2, [0.5, 0.9], 16)
     assert typed.overrides(parameters) == {"seeds": 2, "sparsities": [0.5, 0.9]}
     assert rerun_command(parameters) == (
-        "sparselib run notebooks/05_sensnorm.ipynb --profile mnist --set seeds=2 --set 'sparsities=[0.5,0.9]' "
+        "sparselib run notebooks/05_sensnorm.ipynb --profile mnist --set seeds=2 --set 'sparsities=[0.5, 0.9]' "
         "-o out.ipynb"
     )
 
@@ -67,8 +76,8 @@ def test_bad_parameters_are_one_line(values, message):
         (5, {"sparsities": "[0.5"}, r"sparsities is no YAML list or mapping, got '\[0.5'"),
         (6, {"figures": {"05_sensnorm": {"profile": "mnist"}}}, "unknown parameter of 05_sensnorm 'profile'"),
         (2, {"anomalies": ["pgd"]}, "needs a strength: pgd:0.1"),
-        (2, {"detectors": ["sensnorm layer=all"]}, "detector 'sensnorm layer=all': .*layer"),
-        (2, {"detectors": ["sensnorm layers"]}, "must be '<name> <option>=<value>"),
+        (2, {"detectors": ["sensnorm layer:all"]}, "detector 'sensnorm layer:all': .*layer"),
+        (2, {"detectors": ["sensnorm layers"]}, "must be '<name> <option>:<value>"),
         (3, {"outliers": "textures"}, "must not be among the anomalies"),
         (3, {"objectives": ["cleen"]}, "unknown objective 'cleen'; did you mean 'clean'"),
         (4, {"recipe": "magnitude after"}, "recipe must remove whole units"),
@@ -81,24 +90,24 @@ def test_bad_parameters_are_one_line(values, message):
 )
 def test_bad_settings_of_figures_are_one_line(name, values, message):
     with pytest.raises(typed.ParameterError, match=message) as caught:
-        typed.resolve(typed.figure(name), values)
+        typed.resolve(_page(name), values)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "name, values",
     [
-        (5, {"held_out": ["7", "9"], "detectors": ["msp", "sensnorm", "sensnorm layers=all norm=inf"]}),
+        (5, {"held_out": ["7", "9"], "detectors": ["msp", "sensnorm", "sensnorm layers:all norm:inf"]}),
         (5, {"anomalies": ["pgd:0.1", "folder:/tmp/a, b: 'c'"], "width": 0}),
         (1, {"recipes": ["magnitude after units"], "label_noise": 0.25, "eps_linf": [1e-05]}),
         (6, {"figures": {"05_sensnorm": {"sparsities": [0.0, 0.5], "recipe": "snip before"}}}),
     ],
 )
 def test_the_command_under_a_figure_gives_its_parameters(name, values):
-    parameters = typed.resolve(typed.figure(name), values)
+    parameters = typed.resolve(_page(name), values)
     words = shlex.split(rerun_command(parameters))
     sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-    assert typed.resolve(typed.figure(name), cli._assignments(sets)) == parameters
+    assert typed.resolve(_page(name), cli._assignments(sets)) == parameters
 
 
 def test_the_verdict_judges_the_figures_as_they_are_set():
@@ -109,51 +118,140 @@ def test_the_verdict_judges_the_figures_as_they_are_set():
         "scratch_sparsities": [0.7],
         "anomalies": ["uniform"],
     }
-    pages = {p.notebook: p for p in typed.resolve_all(list(typed.FIGURES.values()), "digits", given)}
+    pages = {p.notebook: p for p in typed.resolve_all(list(experiments.FIGURES.values()), "digits", given)}
     judged = pages["06_verdict"].judged()
     assert judged == {name: page for name, page in pages.items() if name in judged} and len(judged) == 5
-    wider = typed.resolve_all([typed.figure(n) for n in (3, 4, 6)], "mnist", {"width": 16, "train_limit": 4000})
+    wider = typed.resolve_all([_page(n) for n in (3, 4, 6)], "mnist", {"width": 16, "train_limit": 4000})
     assert wider[2].judged()[wider[0].notebook] == wider[0] and wider[2].judged()[wider[1].notebook] == wider[1]
-    one = typed.resolve(typed.figure(6), {"seeds": 2, "figures": {"05_sensnorm": {"seeds": 3}}}).judged()
+    one = typed.resolve(_page(6), {"seeds": 2, "figures": {"05_sensnorm": {"seeds": 3}}}).judged()
     assert one["05_sensnorm"].seeds == 3 and one["01_sparsity_and_robustness"].seeds == 2
     assert judged["01_sparsity_and_robustness"].seeds == 2 and judged["05_sensnorm"].sparsities == [0.5]
     with pytest.raises(typed.ParameterError, match="unknown parameter 'sedes' of any page; did you mean 'seeds'"):
-        typed.resolve_all(list(typed.FIGURES.values()), "digits", {"sedes": 2})
+        typed.resolve_all(list(experiments.FIGURES.values()), "digits", {"sedes": 2})
 
 
 def test_narrow_and_wide_networks_have_the_same_number_of_weights():
-    p = typed.resolve(typed.figure(1), {"recipes": ["magnitude after"], "narrow_widths": [4, 8], "wide_width": 16})
-    *pairs, (wide,) = p.same_size(0)
-    assert [narrow.width for narrow, _ in pairs] == [4, 8] and wide.width == 16
-    for narrow, sparse in pairs:
-        left = round((1 - sparse.sparsity) * weight_count(wide))
-        assert sparse.dense.width == wide.width and left == weight_count(narrow)
-        assert sparse.dense.epochs + sparse.epochs == narrow.epochs == wide.epochs
-    for net in p.same_width(0)[1:]:
-        assert net.dense.epochs + net.epochs == p.same_width(0)[0].epochs
-    names = p.noisy_labels(0)
-    assert {"dense", "fewer epochs", "weight decay", "narrow"} < set(names)
-    sparse = [net for name, net in names.items() if net is not net.origin]
+    p = typed.resolve(_page(1), {"recipes": ["magnitude after"], "narrow_widths": [4, 8], "wide_width": 16})
+    found = list(p.same_size(0))
+    narrow, sparse, wide = found[:-1:2], found[1:-1:2], found[-1][2]
+    assert [net.width for _, _, net in narrow] == [4, 8] and wide.width == 16
+    for (size, _, dense), (same, arm, pruned) in zip(narrow, sparse, strict=True):
+        assert size == same == weights(dense) == round((1 - pruned.sparsity) * weights(wide))
+        assert arm == "magnitude after" and pruned.dense.width == wide.width
+        assert pruned.dense.epochs + pruned.epochs == dense.epochs == wide.epochs
+    nets = [net for role, net in p.networks(0) if role["question"] == "width"]
+    assert {net.dense.epochs + net.epochs for net in nets[1:]} == {nets[0].epochs}
+    noisy = [(arm, net) for arm, net in p.noisy_labels(0)]
+    assert [arm for arm, _ in noisy][:4] == ["dense", "fewer epochs", "weight decay", "narrow"]
+    sparse = [net for _, net in noisy if net is not net.origin]
     assert sparse and all(net.dense.epochs + net.epochs == p.noisy_epochs for net in sparse)
 
 
 def test_figures_go_by_number_name_and_path():
-    for name in (5, "5", "05", "05_sensnorm", "notebooks/05_sensnorm.ipynb"):
-        assert typed.figure(name) is SENSNORM
+    for name in (5, "5", "05", "05_sensnorm", "notebooks/05_sensnorm.ipynb", r"notebooks\05_sensnorm.ipynb"):
+        assert _page(name) is SENSNORM
     with pytest.raises(typed.ParameterError, match="unknown figure '05_sensnrom'; did you mean '05_sensnorm'"):
-        typed.figure("05_sensnrom")
+        _page("05_sensnrom")
 
 
-def test_a_stray_name_in_a_notebook_is_caught():
-    namespace = {"__name__": "x", "In": [], "nbformat": nbformat, "profile": "digits", "seeds": None}
-    assert typed.from_notebook("05_sensnorm", namespace).seeds == 5
+def _namespace(**changed):
+    """What a notebook's globals hold before its set-up cell: the parameters cell has run, and perhaps papermill's."""
+    found = {"__name__": "x", "In": ["", typed.cell(SENSNORM)], "Out": {}, "nbformat": nbformat}
+    exec(typed.cell(SENSNORM), found)
+    injected = changed.pop("injected", {})
+    if injected:
+        found["In"].append("# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in injected.items()))
+    return {**found, **injected, **changed}
+
+
+def test_the_cell_of_parameters_is_the_live_profile():
+    assert typed.from_notebook(SENSNORM, _namespace()) == typed.resolve(SENSNORM, {})
+    lines = typed.cell(SENSNORM).splitlines()
+    assert "seeds: int = 5  # number of seeds: 0, 1, …" in lines and max(map(len, lines)) <= typed.COLUMNS
+
+
+def test_what_a_person_or_papermill_sets_counts_and_the_rest_is_as_the_profile_has_it():
+    assert typed.from_notebook(SENSNORM, _namespace(seeds=2)).seeds == 2
+    mnist = typed.resolve(SENSNORM, {"profile": "mnist"})
+    assert typed.from_notebook(SENSNORM, _namespace(profile="mnist")) == mnist
+    assert typed.from_notebook(SENSNORM, _namespace(injected={"profile": "mnist"})) == mnist
+    assert mnist.epochs != 20
+    given = typed.from_notebook(SENSNORM, _namespace(injected={"profile": "mnist", "epochs": 20}))
+    assert given == typed.resolve(SENSNORM, {"profile": "mnist", "epochs": 20}), "given, though it is the cell's value"
+
+
+@pytest.mark.parametrize("profile", ["digits", "mnist", "cifar10"])
+def test_a_profile_is_a_file_that_papermill_hands_over(profile):
+    path = SENSNORM.profiles / f"{profile}.yml"
+    handed = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert typed.from_notebook(SENSNORM, _namespace(injected=handed)) == typed.resolve(SENSNORM, {"profile": profile})
+    handed["sensnorm"]["fresh_seeds"] = 1  # a file of one's own
+    assert typed.from_notebook(SENSNORM, _namespace(injected=handed)).fresh_seeds == 1
+
+
+def test_a_stray_name_in_a_notebook_is_caught_once():
     with pytest.raises(typed.ParameterError, match="did you mean 'seeds'"):
-        typed.from_notebook("05_sensnorm", {**namespace, "sedes": 3})
+        typed.from_notebook(SENSNORM, _namespace(sedes=3))
+    namespace = _namespace()
+    typed.from_notebook(SENSNORM, namespace)
+    again = {**namespace, "results": [], "width_of": 3, "seeds": 2}  # the cells below have run; the person edits
+    assert typed.from_notebook(SENSNORM, again).seeds == 2
 
 
-@pytest.mark.parametrize("model", typed.FIGURES.values(), ids=list(typed.FIGURES))
-def test_templates_pass_the_gate(model):
-    gates.check_template(nbformat.read(notebooks.template(model), as_version=4), model)
+GOOD = """
+profile: small
+dataset: digits
+held_out: []
+train_limit: 0
+test_limit: 0
+network: convnet
+width: 4
+epochs: 1
+batch_size: 8
+lesson: {seed: 0}
+"""
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("width: 4", "width: 4\nwdith: 3", r"unknown parameter 'wdith' of .*small.yml; did you mean 'width'"),
+        ("width: 4\n", "", r"small.yml: parameter 'width' of sparsity: Field required"),
+        ("width: 4", "width: four", r"small.yml: parameter 'width' of sparsity: .*got 'four'"),
+        ("width: 4", "width: 4\nwidth: 5", r"small.yml, line 9: 'width' stands twice"),
+        ("seed: 0", "sed: 0", r"unknown parameter 'sed' of lesson in .*small.yml; did you mean 'seed'"),
+        ("lesson: {seed: 0}", "lesson: 3", r"small.yml: lesson must hold names and values, got 3"),
+        ("profile: small", "profile: large", r"small.yml: profile must be 'small', like the file, got 'large'"),
+        ("width: 4", "width: [4", r"small.yml, line \d+: "),
+        (GOOD, "- 1", r"small.yml: must hold names and values, got list"),
+    ],
+)
+def test_a_faulty_profile_is_told_with_file_and_key(tmp_path, old, new, message):
+    class Small(experiments.LESSONS["sparsity"]):
+        profiles = tmp_path
+
+    path = tmp_path / "small.yml"
+    path.write_text(GOOD, encoding="utf-8")
+    typed.profiles.cache_clear()
+    typed.check_profile(path, typed.profiles(tmp_path)["small"], [Small])
+    typed.profiles.cache_clear()
+    path.write_text(GOOD.replace(old, new), encoding="utf-8")
+    with pytest.raises(typed.ParameterError, match=message):
+        typed.check_profile(path, typed.profiles(tmp_path)["small"], [Small])
+
+
+@pytest.mark.parametrize("profile", experiments.PROFILES)
+def test_the_profiles_give_every_page_just_what_it_needs(profile):
+    typed.check_profile(SENSNORM.profiles / f"{profile}.yml", experiments.PROFILES[profile], experiments.PAGES.values())
+
+
+@pytest.mark.parametrize("model", experiments.PAGES.values(), ids=list(experiments.PAGES))
+def test_templates_pass_the_gate_and_hold_no_outputs(model):
+    notebook = nbformat.read(notebooks.template(model), as_version=4)
+    notebooks.check_template(notebook, model)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    assert cell.source == typed.cell(model), "values and meanings are those of the model"
 
 
 def _notebook(*sources, tag="parameters"):
@@ -162,17 +260,31 @@ def _notebook(*sources, tag="parameters"):
 
 
 def test_a_template_with_faults_is_refused():
-    good = "\n".join(f"{name}: str = None" for name in SENSNORM.model_fields)
-    gates.check_template(_notebook(good), SENSNORM)
+    good = typed.cell(SENSNORM)
+    notebooks.check_template(_notebook(good), SENSNORM)
     for sources, message in [
         ((), "needs one cell tagged 'parameters', has 0"),
         ((good + "\nextra: int = 1",), "not a parameter: extra"),
-        ((good.replace("seeds: str = None\n", ""),), "parameter without a place in the cell: seeds"),
-        ((good.replace("seeds: str = None", "seeds: int = 2 + n"),), "not a literal"),
-        ((good.replace("seeds: str = None", "seeds = None"),), "not a typed literal"),
+        ((good.replace("seeds: int = 5", "# "),), "parameter without a place in the cell: seeds"),
+        ((good.replace("seeds: int = 5", "seeds: int = 2 + n"),), "not a literal"),
+        ((good.replace("seeds: int = 5", "seeds = 5"),), "not a typed literal"),
+        ((good.replace("seeds: int = 5", "seeds: int = 3"),), "'seeds' is 3, in profiles/digits.yml it is 5"),
+        ((good.replace("seeds: int = 5", "seeds: int = None"),), "'seeds' is None, in profiles/digits.yml it is 5"),
+        ((good + "\n<<<<<<< HEAD",), "its cell of parameters does not parse"),
     ]:
-        with pytest.raises(gates.GateError, match=message):
-            gates.check_template(_notebook(*sources), SENSNORM)
+        with pytest.raises(notebooks.GateError, match=message):
+            notebooks.check_template(_notebook(*sources), SENSNORM)
+
+
+def test_the_experiment_in_the_notebook_is_the_librarys():
+    source = inspect.getsource(sensnorm.networks)
+    notebook = _notebook(typed.cell(SENSNORM))
+    notebook.cells.append(_notebook(source, tag="experiment").cells[0])
+    notebooks.check_template(notebook, SENSNORM)
+    notebook.cells[1].source = source.replace('"sparse"', '"thin"')
+    with pytest.raises(notebooks.GateError, match="networks is not what sparselib.experiments.sensnorm has"):
+        notebooks.check_template(notebook, SENSNORM)
+    notebooks.check_template(notebook, SENSNORM, book=False)  # one's own experiment, outside of the book
 
 
 def _executed(**changes):
@@ -186,7 +298,7 @@ def _executed(**changes):
 
 
 def test_executed_notebooks_that_failed_or_show_nothing_are_refused():
-    gates.check_executed(_executed(), "05_sensnorm")
+    notebooks.check_executed(_executed(), "05_sensnorm")
     failed = nbformat.v4.new_output("error", ename="KeyError", evalue="'x'", traceback=[])
     loud = nbformat.v4.new_output("stream", name="stderr", text="UserWarning")
     bare = nbformat.v4.new_output("display_data", {"image/png": ""})
@@ -198,9 +310,9 @@ def test_executed_notebooks_that_failed_or_show_nothing_are_refused():
         (_executed(outputs=[bare]), "lacks name, caption, alt"),
         (_executed(outputs=[], metadata={}), "shows no figure"),
     ]:
-        with pytest.raises(gates.GateError, match=message):
-            gates.check_executed(notebook, "05_sensnorm")
+        with pytest.raises(notebooks.GateError, match=message):
+            notebooks.check_executed(notebook, "05_sensnorm")
     stopped = _executed()
     stopped.metadata["papermill"] = {"exception": True}
-    with pytest.raises(gates.GateError, match="papermill reports an exception"):
-        gates.check_executed(stopped, "05_sensnorm")
+    with pytest.raises(notebooks.GateError, match="papermill reports an exception"):
+        notebooks.check_executed(stopped, "05_sensnorm")

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from sparselib.repro import parameters as typed
+from sparselib import experiments
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -44,11 +44,11 @@ SMALL = {
     "scratch_sparsities": "[0.5]",
     "certify_n": 20,
     "certify_samples": 8,
-    "gradient_detectors": "[msp,gradnorm layers=all]",
-    "ablation": "[sensnorm norm=1]",
+    "gradient_detectors": "[msp,gradnorm layers:all]",
+    "ablation": "[sensnorm norm:1]",
     "fresh_seeds": 2,
 }
-FIVE = set(typed.figure(5).model_fields)
+FIVE = set(experiments.PAGES["05_sensnorm"].model_fields)
 PAGES = 15
 SETS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
 
@@ -68,7 +68,7 @@ class Project:
     def __call__(self, *arguments, program=("-m", "sparselib"), code=0):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SPARSELIB")}
         done = subprocess.run(
-            [sys.executable, *program, *map(str, arguments)], capture_output=True, text=True, cwd=self.folder,
+            [sys.executable, *program, *map(str, arguments)], capture_output=True, encoding="utf-8", cwd=self.folder,
             timeout=600, env={**environment, "PYTHONPATH": str(self.folder)},
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
@@ -76,9 +76,9 @@ class Project:
 
     def edit(self, module, old, new):
         path = self.folder / "sparselib" / module
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert old in text
-        path.write_text(text.replace(old, new))
+        path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def built(project):
 
 def test_a_second_run_computes_nothing(built):
     done = built("reproduce", *SETS)
-    assert re.search(r"\d+ cells, 0 of them to compute", done.stderr)
+    assert re.search(r"\d+ steps, 0 to compute", done.stderr)
     assert done.stderr.count(": fresh") == PAGES and ": run in" not in done.stderr
 
 
@@ -117,10 +117,10 @@ def test_another_parameter_computes_only_what_is_new(built):
 
 
 def test_restyling_a_figure_computes_nothing(built):
-    built.edit("plots.py", '"font.size": 10,', '"font.size": 11,')
+    built.edit("experiments/plots.py", '"font.size": 10,', '"font.size": 11,')
     told = built("status", *SETS).stdout
-    assert "plots.STYLE changed" in told and "to compute" not in told
-    built.edit("plots.py", '"font.size": 11,', '"font.size": 10,')
+    assert "experiments.plots.STYLE changed" in told and "to compute" not in told
+    built.edit("experiments/plots.py", '"font.size": 11,', '"font.size": 10,')
 
 
 def test_bad_arguments_from_the_shell_end_with_code_2_and_one_line(project):
@@ -147,7 +147,7 @@ def test_run_and_plain_papermill_give_different_correctly_labelled_figures(built
     built("notebooks/05_sensnorm.ipynb", "b.ipynb", "-y", yaml, program=program)
     (first, first_text), (second, second_text) = (_shown(built.folder / name) for name in ("a.ipynb", "b.ipynb"))
     assert first != second
-    assert "seeds 0–1" in first_text and "[0.0,0.5]" in first_text
+    assert "seeds 0–1" in first_text and "[0.0, 0.5]" in first_text
     assert "seed 0" in second_text and "seeds 0–1" not in second_text
     for text in (first_text, second_text):
         assert "rerun: <code>sparselib run notebooks/05_sensnorm.ipynb" in text
@@ -162,23 +162,23 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
         return {page: line for page, line in pages.items() if "stale" in line}, "\n".join(lines)
 
     assert stale()[0] == {}
-    built.edit("attacks.py", '"""Return the direction of norm 1', '"""Give the direction of norm 1')
+    built.edit("robustness/attacks.py", '"""Return the direction of norm 1', '"""Give the direction of norm 1')
     assert stale()[0] == {}, "words do not count"
 
-    built.edit("attacks.py", "return gradient.sign()", "return +gradient.sign()")
+    built.edit("robustness/attacks.py", "return gradient.sign()", "return +gradient.sign()")
     found, text = stale()
     attacking = {"00_quickstart", "robustness", "tickets", "01_sparsity_and_robustness", "06_verdict"}
     attacking |= {"03_subnetworks_without_training", "04_structured_sparsity_and_cost"}
     assert set(found) == attacking, "these attack, or search masks that may, or judge them"
-    assert "attacks._steepest changed" in found["00_quickstart"]
-    assert "to compute: attacks._steepest changed" in text
+    assert "robustness.attacks.steepest changed" in found["00_quickstart"]
+    assert "to compute: robustness.attacks.steepest changed" in text
 
-    built.edit("baselines.py", "return -self.temperature *", "return +-self.temperature *")
+    built.edit("detection/baselines.py", "return -self.temperature *", "return +-self.temperature *")
     found, text = stale()
     detecting = {"detection", "sensnorm", "02_sparsity_and_anomaly_detection", "05_sensnorm"}
     assert set(found) == attacking | detecting
-    assert found["02_sparsity_and_anomaly_detection"].endswith("its cells changed")
-    assert "8 to compute: baselines.Energy changed" in text  # 2 seeds × 2 sparsities × 2 anomalies
+    assert found["02_sparsity_and_anomaly_detection"].endswith("its steps changed")
+    assert "8 to compute: detection.baselines.Energy changed" in text  # 2 seeds × 2 sparsities × 2 anomalies
 
 
 @pytest.fixture(scope="module")

@@ -5,24 +5,26 @@ import subprocess
 import pandas as pd
 import pytest
 
-from sparselib.repro import cli, project, published, runner, verify
+from sparselib import cli, experiments
 from sparselib.repro import parameters as typed
+from sparselib.repro import project, published, runner, verify
 from sparselib.repro.store import Store
 
 SMALL = {
     "seeds": 2, "epochs": 1, "width": 4, "train_limit": 100, "test_limit": 60, "sparsities": [0.0, 0.5],
-    "finetune_epochs": 1, "detectors": ["msp", "sensnorm"], "anomalies": ["uniform"], "ablation": ["sensnorm norm=1"],
+    "finetune_epochs": 1, "detectors": ["msp", "sensnorm"], "anomalies": ["uniform"], "ablation": ["sensnorm norm:1"],
     "fresh_seeds": 0,
 }  # fmt: skip
 NAME = "05_sensnorm"
+PAGE = experiments.PAGES[NAME]
 
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory):
     """The parameters of a small figure and a store with its rows."""
-    parameters = typed.resolve(typed.figure(5), SMALL)
+    parameters = typed.resolve(PAGE, SMALL)
     store = Store(tmp_path_factory.mktemp("store"))
-    runner.compute(parameters.cells(), store, progress=False)
+    runner.compute(parameters.steps(), store, progress=False)
     return parameters, store
 
 
@@ -47,32 +49,65 @@ def results(original, tmp_path, monkeypatch):
 def test_what_is_written_is_read_value_for_value(computed, results):
     parameters, store = computed
     rows = published.read("digits", NAME)
-    wanted = runner.rows(parameters.cells(), store)
-    assert list(rows.columns[: len(published.COLUMNS)]) == list(published.COLUMNS)
-    assert (rows["profile"] == "digits").all() and (rows["figure"] == NAME).all()
-    pd.testing.assert_frame_equal(rows[wanted.columns], wanted, check_exact=True)
-    assert set(rows["what"]) == {cell.what for cell in parameters.cells()}
-    assert published.parameters("digits", NAME) == parameters
-    about = json.loads((results / "digits" / f"{NAME}.json").read_text())
-    assert about["versions"] == project.versions() and {"commit", "machine", "date"} <= set(about)
+    wanted = runner.rows(parameters.roles(), store)
+    short = {name: wanted[name].str[: published.SHORT] for name in ("what", "key")}
+    wanted = wanted.assign(**short)[list(rows.columns)]
+    pd.testing.assert_frame_equal(rows, wanted, check_exact=True, check_dtype=False)
+    assert rows["value"].tolist() == wanted["value"].tolist(), "to the last bit"
+    assert set(rows["what"]) == {step.what[: published.SHORT] for step in parameters.steps()}
+    assert published.parameters(PAGE, "digits") == parameters
+    about = json.loads((results / "digits" / f"{NAME}.json").read_text(encoding="utf-8"))
+    assert about["versions"] == project.versions() and {"machine", "date"} <= set(about)
+    lines = (results / "digits" / f"{NAME}.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) - 1 == len(parameters.roles()), "one line for each thing measured"
+    assert not {"network", "commit", "family"} & set(lines[0].split(",")), "what is the same, or told, stands once"
+
+
+def test_rows_of_equal_keys_are_taken_and_nothing_is_computed(computed, results, tmp_path, monkeypatch):
+    parameters, full = computed
+    store = Store(tmp_path / "empty")
+    assert published.adopt(parameters, store) == len(parameters.steps())
+    assert runner.missing(parameters.steps(), store) == []
+    monkeypatch.setattr(runner, "_make", lambda *_: pytest.fail("computed"))
+    runner.compute(parameters.steps(), store, progress=False)
+    taken, own = (runner.rows(parameters.roles(), s) for s in (store, full))
+    pd.testing.assert_frame_equal(taken, own, check_exact=True)
+    assert published.adopt(parameters, store) == 0, "they are there already"
+
+
+def test_a_network_is_computed_when_only_its_rows_were_taken(computed, results, tmp_path):
+    parameters, full = computed
+    store = Store(tmp_path / "empty")
+    published.adopt(parameters, store)
+    more = typed.resolve(PAGE, {**SMALL, "anomalies": ["uniform", "inverted"]})
+    missing = runner.missing(more.steps(), store)
+    assert {type(step).__name__ for step in missing} == {"Trained", "Pruned", "Detection"}
+    runner.compute(more.steps(), store, progress=False)
+    taken, own = (runner.rows(parameters.roles(), s) for s in (store, full))
+    names = ["metric", "value", "key"]
+    pd.testing.assert_frame_equal(taken[names], own[names], check_exact=True)
+    everything = runner.missing(parameters.steps(), store, adopted=False)
+    assert everything and {type(step).__name__ for step in everything} == {"Detection"}, "networks were computed here"
+
+
+def test_rows_of_other_code_are_not_taken(computed, results, tmp_path):
+    parameters, _ = computed
+    _republish(results, lambda rows: rows.assign(key="0" * published.SHORT))
+    assert published.adopt(parameters, Store(tmp_path / "empty")) == 0
+
+
+def test_damaged_rows_are_told_and_not_taken(computed, results, tmp_path):
+    parameters, _ = computed
+    path = results / "digits" / f"{NAME}.csv"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.warns(UserWarning, match=r"05_sensnorm.csv: not what .* \(checksum\).* left aside"):
+        assert published.adopt(parameters, Store(tmp_path / "empty")) == 0
 
 
 def test_publishing_again_changes_no_file(computed, results):
     before = {path: path.stat().st_mtime_ns for path in (results / "digits").iterdir()}
     assert published.write(*computed) == []
     assert {path: path.stat().st_mtime_ns for path in (results / "digits").iterdir()} == before
-
-
-def test_long_tables_go_into_several_files_and_shorter_ones_leave_none_behind(computed, results, monkeypatch):
-    whole = published.read("digits", NAME)
-    monkeypatch.setattr(published, "LARGEST", 2000)
-    files = published.write(*computed)
-    assert len(files) > 3 and all(path.stat().st_size <= 2000 for path in files if path.suffix == ".csv")
-    pd.testing.assert_frame_equal(published.read("digits", NAME), whole, check_exact=True)
-    monkeypatch.setattr(published, "LARGEST", 900_000)
-    published.write(*computed)
-    assert sorted(path.name for path in (results / "digits").iterdir()) == [f"{NAME}.csv", f"{NAME}.json"]
-    pd.testing.assert_frame_equal(published.read("digits", NAME), whole, check_exact=True)
 
 
 def test_line_ends_of_another_system_do_no_harm(results):
@@ -82,7 +117,7 @@ def test_line_ends_of_another_system_do_no_harm(results):
 
 
 def test_nothing_published_is_none(results):
-    assert published.read("mnist", NAME) is None and published.parameters("digits", "01_x") is None
+    assert published.read("mnist", NAME) is None and published.parameters(PAGE, "mnist") is None
 
 
 @pytest.mark.parametrize(
@@ -92,12 +127,12 @@ def test_nothing_published_is_none(results):
         ("csv", lambda text: text.replace("msp", "psm"), "checksum"),
         ("csv", None, "05_sensnorm.csv: No such file"),
         ("json", lambda text: text[:-5], "05_sensnorm.json: cannot be read"),
-        ("json", lambda text: "[]", "05_sensnorm.json: is not about format 1"),
+        ("json", lambda text: "[]", "05_sensnorm.json: is not about format 2"),
         ("json", lambda text: text.replace('"digits"', '"mnist"', 1), "profile 'digits'"),
-        ("json", lambda text: text.replace('"files"', '"f"'), "lacks parameters, columns or files"),
+        ("json", lambda text: text.replace('"checksum"', '"c"'), "lacks checksum"),
         ("json", None, "05_sensnorm.csv: has no 05_sensnorm.json"),
-        ("json", lambda text: text.replace('"value": "float"', '"valve": "float"'), "not a table of published rows"),
-        ("json", lambda text: text.replace('"condition": "text"', '"condition": "int"'), "not a table of published"),
+        ("json", lambda text: text.replace('"auroc": "float"', '"aurok": "float"'), "not a table of published rows"),
+        ("json", lambda text: text.replace('"detector": "text"', '"detector": "int"'), "not a table of published"),
     ],
 )
 def test_damaged_and_foreign_files_are_named(results, file, change, message):
@@ -105,16 +140,16 @@ def test_damaged_and_foreign_files_are_named(results, file, change, message):
     if change is None:
         path.unlink()
     else:
-        path.write_text(change(path.read_text()))
+        path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(published.PublishedError, match=message):
         published.read("digits", NAME)
 
 
 def test_parameters_of_another_version_are_told(results):
     path = results / "digits" / f"{NAME}.json"
-    path.write_text(path.read_text().replace('"seeds": 2', '"sedes": 2'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"seeds": 2', '"sedes": 2'), encoding="utf-8")
     with pytest.raises(published.PublishedError, match="not the parameters of this version: unknown parameter 'sedes'"):
-        published.parameters("digits", NAME)
+        published.parameters(PAGE, "digits")
 
 
 def _verify(monkeypatch, capsys, tmp_path, *options):
@@ -126,20 +161,16 @@ def _verify(monkeypatch, capsys, tmp_path, *options):
 
 
 def _republish(results, change):
-    """Write the table as if other numbers had been published."""
-    path = results / "digits" / f"{NAME}.csv"
-    mark = path.with_suffix(".json")
-    about = json.loads(mark.read_text())
-    rows = change(published.read("digits", NAME)).drop(columns=list(about["same"]))
-    path.write_text(rows.to_csv(index=False, lineterminator="\n"))
-    about["files"][path.name] = published._sha256(path.read_bytes())
-    mark.write_text(json.dumps(about))
+    """Publish the rows as if other numbers had been computed."""
+    rows = published.read("digits", NAME)
+    within = json.loads((results / "digits" / f"{NAME}.json").read_text(encoding="utf-8"))["within"]
+    published.write_rows(published.parameters(PAGE, "digits"), change(rows), within)
 
 
 def test_verify_recomputes_from_nothing_and_finds_the_same(monkeypatch, capsys, tmp_path, results):
     code, out, err = _verify(monkeypatch, capsys, tmp_path, "--sample", "3")
     assert code == 0, out + err
-    assert "3 of 3 cells identical, 0 within 0.02, 0 different" in out and "3 cells, drawn with --seed 1" in err
+    assert "3 of 3 steps identical, 0 within 0.02, 0 different" in out and "3 steps, drawn with --seed 1" in err
     assert out.count("recomputed") >= 3 and not (tmp_path / "unused").exists()
 
 
@@ -148,7 +179,7 @@ def test_verify_finds_what_differs_and_what_has_changed(monkeypatch, capsys, tmp
         first = rows["what"] == rows["what"].iloc[0]
         rows.loc[first & (rows["metric"] == "accuracy"), "value"] += 0.01
         rows.loc[~first & (rows["metric"] == "auroc"), "value"] -= 0.5
-        rows["key"] = "of older code"
+        rows["key"] = "0" * published.SHORT
         return rows
 
     _republish(results, change)
@@ -156,25 +187,24 @@ def test_verify_finds_what_differs_and_what_has_changed(monkeypatch, capsys, tmp
     assert code == 1 and out.count("the code or the data have changed since") == 14
     assert " 1 within 0.02, 10 different" in out and "difference 0.5: DIFFERENT" in out
     code, out, _ = _verify(monkeypatch, capsys, tmp_path, "--sample", "100", "--tolerance", "0.6")
-    assert code == 0 and "3 of 14 cells identical, 11 within 0.6, 0 different" in out
+    assert code == 0 and "3 of 14 steps identical, 11 within 0.6, 0 different" in out
 
 
-def test_measured_values_and_gone_cells(results):
+def test_measured_values_and_gone_steps(results):
     def change(rows):
         first = rows["what"] == rows["what"].iloc[0]
-        rows.loc[~first, "what"] = "gone"
+        rows.loc[~first, "what"] = "0" * published.SHORT
         return rows
 
     _republish(results, change)
-    picked = verify.sample("digits", [NAME], 9, 0)
+    picked = verify.sample([PAGE], "digits", 9, 0)
     gone, kept = sorted(verify.recompute("digits", picked, progress=False), key=lambda found: len(found.notes))[::-1]
-    assert gone.outcome == verify.DIFFERENT and "do not lead to this cell any more" in gone.notes[0]
+    assert gone.outcome == verify.DIFFERENT and "do not lead to this step any more" in gone.notes[0]
     assert kept.outcome == verify.SAME and not kept.notes
     for metric in published.MEASURED:
         assert verify._outcome(metric, 1.0, 3.0, 0.02) == verify.MEASURED
     assert verify._outcome("macs", 1e6, 1.01e6, 0.02) == verify.NEAR
     assert verify._outcome("macs", 1e6, 1.03e6, 0.02) == verify.DIFFERENT
-    assert verify._outcome("auroc", float("nan"), float("nan"), 0) == verify.SAME
     assert verify._outcome("auroc", 0.5, float("nan"), 9) == verify.DIFFERENT
 
 
@@ -184,10 +214,10 @@ def test_verify_says_what_is_missing(monkeypatch, capsys, tmp_path, results):
     assert code == 1 and "no published rows" in err and "reproduce --profile cifar10 --rows-only --publish" in err
     code, _, err = _verify(monkeypatch, capsys, tmp_path, "--sample", "0")
     assert code == 2 and "--sample" in err
-    shutil.copytree(results / "digits", results / "mnist")
-    mark = results / "mnist" / f"{NAME}.json"
-    text = mark.read_text().replace('"profile": "digits"', '"profile": "mnist"')
-    mark.write_text(text.replace('"dataset": "digits"', '"dataset": "mnist"'))
+    small, mnist = (typed.resolve(PAGE, {**SMALL, "profile": profile}) for profile in ("digits", "mnist"))
+    other = {a.what[: published.SHORT]: b.what for a, b in zip(small.steps(), mnist.steps(), strict=True)}
+    rows = published.read("digits", NAME)
+    published.write_rows(mnist, rows.assign(what=rows["what"].map(other)), [])
     code, out, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "mnist")
     assert code == 1 and "dataset 'mnist': its files are missing" in err and "Traceback" not in err
     assert len([line for line in err.splitlines() if line.startswith("sparselib: ")]) == 1
@@ -201,13 +231,13 @@ def test_the_commit_says_changes_but_for_published_rows(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     code, rows = tmp_path / "code.py", tmp_path / "results" / "rows.csv"
     for file in (code, rows):
-        file.write_text("1")
+        file.write_text("1", encoding="utf-8")
     git("init", "-q")
     git("add", ".")
     git("commit", "-q", "-m", "all")
     monkeypatch.setattr(project, "root", lambda: tmp_path)
     commit = project.commit.__wrapped__
-    rows.write_text("2")
+    rows.write_text("2", encoding="utf-8")
     clean = commit()
-    code.write_text("2")
+    code.write_text("2", encoding="utf-8")
     assert len(clean) == 10 and commit() == clean + "+changes"

@@ -24,7 +24,7 @@ GRID = {"nets": 4, "numbers": 6, "seconds": 0.05}
 def _start(folder, jobs, log="", **more):
     options = [f"{name}={value}" for name, value in {**GRID, "log": log, "jobs": jobs, **more}.items()]
     command = [sys.executable, TOY, folder, *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
 
 
 def _wait_for(condition, seconds=60):
@@ -39,11 +39,11 @@ def _gone(pids):
 
 
 def _contents(folder):
-    """Return {file: content} of the cells, without what depends on the moment."""
+    """Return {file: content} of the steps, without what depends on the moment."""
     found = {}
-    for path in sorted((folder / "cells").rglob("*")):
+    for path in sorted((folder / "steps").rglob("*")):
         if path.suffix == ".json":
-            record = json.loads(path.read_text())["record"]
+            record = json.loads(path.read_text(encoding="utf-8"))["record"]
             found[path.relative_to(folder)] = {n: v for n, v in record.items() if n not in ("seconds", "commit")}
         elif path.suffix == ".safetensors":
             found[path.relative_to(folder)] = path.read_bytes()
@@ -51,7 +51,7 @@ def _contents(folder):
 
 
 def _lines(log):
-    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+    return [line.split()[0] for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-def test_killed_at_any_moment_only_the_cells_in_flight_are_lost(undisturbed, tmp_path):
-    log = undisturbed / "log"  # the same name, for it is a parameter of the cells
+def test_killed_at_any_moment_only_the_steps_in_flight_are_lost(undisturbed, tmp_path):
+    log = undisturbed / "log"  # the same name, for it is a parameter of the steps
     log.unlink()
     seed = random.randrange(10**6)
     print(f"moments drawn with seed {seed}")
@@ -74,7 +74,7 @@ def test_killed_at_any_moment_only_the_cells_in_flight_are_lost(undisturbed, tmp
         run.kill()
     pids = [run.pid, *workers]
     _wait_for(lambda: _gone(workers), 10)
-    done = len(list((store / "cells").rglob("*.json")))
+    done = len(list((store / "steps").rglob("*.json")))
     assert len(_lines(log)) - done <= 2, "one in flight for each worker"
     with _start(store, jobs=1, log=log) as run:
         _, err = run.communicate(timeout=120)
@@ -87,14 +87,14 @@ def test_killed_at_any_moment_only_the_cells_in_flight_are_lost(undisturbed, tmp
 
 def test_two_runs_at_once_share_the_work(tmp_path):
     log = tmp_path / "log"
-    with _start(tmp_path / "store", 1, log) as one, _start(tmp_path / "store", 1, log) as two:
+    with _start(tmp_path / "store", 1, log) as one, _start(tmp_path / "store", 1, log, numbers=8) as two:
         errors = [run.communicate(timeout=120)[1] for run in (one, two)]
     assert one.returncode == two.returncode == 0, errors
-    pids = {line.split()[1] for line in log.read_text().splitlines()}
-    assert sorted(_lines(log)) == sorted(set(_lines(log))) and len(_lines(log)) == 28, "each cell once"
+    pids = {line.split()[1] for line in log.read_text(encoding="utf-8").splitlines()}
+    assert sorted(_lines(log)) == sorted(set(_lines(log))) and len(_lines(log)) == 36, "each cell once"
     assert pids == {str(one.pid), str(two.pid)}
-    cells = toy.grid(**GRID, log=str(log))
-    assert runner.missing(cells, Store(tmp_path / "store")) == []
+    steps = toy.grid(**GRID | {"numbers": 8}, log=str(log))
+    assert runner.missing(steps, Store(tmp_path / "store")) == []
 
 
 def test_ctrl_c_ends_with_130_and_no_worker_is_left(tmp_path):
@@ -106,10 +106,10 @@ def test_ctrl_c_ends_with_130_and_no_worker_is_left(tmp_path):
     command = [sys.executable, "-m", "sparselib", "reproduce", "--figure", "5", "--rows-only", "--jobs", "2", *sets]
     environment = {**os.environ, "SPARSELIB_STORE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd=ROOT,
+        command, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True, env=environment, cwd=ROOT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it in what runs behind
     ) as run:  # fmt: skip
-        _wait_for(lambda: len(list(tmp_path.glob("cells/*/*.json"))) > 3)
+        _wait_for(lambda: len(list(tmp_path.glob("steps/*/*.json"))) > 3)
         workers = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
         os.killpg(run.pid, signal.SIGINT)  # as the terminal does it: to the workers, too
         _, err = run.communicate(timeout=60)

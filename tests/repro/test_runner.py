@@ -4,23 +4,27 @@ import toy
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_info
 
-from sparselib.repro import cells, networks, runner, workers
+from sparselib import experiments
+from sparselib.experiments import networks
 from sparselib.repro import parameters as typed
+from sparselib.repro import runner, step, workers
 from sparselib.repro.store import Store
 
 SMALL = {
     "seeds": 2, "epochs": 1, "width": 4, "train_limit": 100, "test_limit": 60, "sparsities": [0.0, 0.5],
     "finetune_epochs": 1, "detectors": ["sensnorm", "mahalanobis"], "anomalies": ["uniform", "pgd:0.1"],
-    "ablation": ["sensnorm norm=1"], "fresh_seeds": 0,
+    "ablation": ["sensnorm norm:1"], "fresh_seeds": 0,
 }  # fmt: skip
 
 
 def _small(**changes):
-    return typed.resolve(typed.figure(5), {**SMALL, **changes}).cells()
+    return typed.resolve(typed.find(experiments.PAGES, 5), {**SMALL, **changes}).steps()
 
 
 def _values(wanted, store):
-    return runner.rows(wanted, store)[["condition", "metric", "seed", "sparsity", "value"]].values.tolist()
+    rows = runner.rows([({}, step) for step in wanted], store)
+    names = ["detector", "anomaly", "metric", "seed", "sparsity", "value"]
+    return rows[names].fillna("").values.tolist()
 
 
 def test_rows_do_not_depend_on_jobs_and_nothing_is_computed_twice(tmp_path, monkeypatch):
@@ -29,7 +33,11 @@ def test_rows_do_not_depend_on_jobs_and_nothing_is_computed_twice(tmp_path, monk
     runner.compute(wanted, one, jobs=1, progress=False)
     runner.compute(wanted, two, jobs=2, progress=False)
     assert _values(wanted, one) == _values(wanted, two)
-    assert len(list((tmp_path / "two" / "cells").glob("*/*.json"))) == len(runner.closure(wanted)) == len(wanted)
+    assert (
+        len(list((tmp_path / "two" / "steps").glob("*/*.json")))
+        == len(runner.missing(wanted, Store(tmp_path / "none")))
+        == len(wanted)
+    )
     monkeypatch.setattr(runner, "_make", lambda *_: pytest.fail("computed again"))
     runner.compute(wanted, one, jobs=1, progress=False)
 
@@ -37,13 +45,14 @@ def test_rows_do_not_depend_on_jobs_and_nothing_is_computed_twice(tmp_path, monk
 def test_rows_are_tidy_and_say_where_they_come_from(tmp_path):
     store, wanted = Store(tmp_path), _small(seeds=1)
     runner.compute(wanted, store, progress=False)
-    table = runner.rows(wanted, store)
-    assert {"dataset", "network", "criterion", "structured", "sparsity", "seed", "task", "condition", "metric", "value",
-            "what", "key", "commit", "versions", "device", "seconds"} <= set(table.columns)  # fmt: skip
-    assert set(table["criterion"]) == {"none", "magnitude"}
+    table = runner.rows([({"arm": "x"}, step) for step in wanted], store)
+    told = {"arm", "task", "network", "criterion", "structured", "sparsity", "seed", "detector", "anomaly", "family"}
+    origin = {"metric", "value", "what", "key", "commit", "versions", "device", "seconds"}
+    assert told | origin <= set(table.columns)
+    assert set(table["criterion"].dropna()) == {"magnitude"}
     assert table.loc[table["metric"] == "auroc", "value"].between(0, 1).all()
-    with pytest.raises(cells.CellError, match="Trained .*not in the store .*compute it first"):
-        runner.rows(_small(seeds=2), store)
+    with pytest.raises(step.StepError, match="Trained .*not in the store .*compute it first"):
+        runner.rows([({}, step) for step in _small(seeds=2)], store)
 
 
 def test_a_new_parameter_computes_only_what_is_new_and_says_why(tmp_path):
@@ -54,15 +63,18 @@ def test_a_new_parameter_computes_only_what_is_new_and_says_why(tmp_path):
     assert {runner.reason(c, store) for c in more} == {"new parameters"}
 
 
-def test_a_network_is_made_once_however_many_cells_need_it(tmp_path):
+def test_a_network_is_made_once_however_many_steps_need_it(tmp_path):
     log = tmp_path / "log"
     runner.compute(toy.grid(nets=1, numbers=30, log=str(log)), Store(tmp_path / "store"), progress=False)
-    lines = [line.split()[0] for line in log.read_text().splitlines()]
+    lines = [line.split()[0] for line in log.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == len(set(lines)) == 31
 
 
 def test_large_groups_are_cut_into_short_pieces_and_small_ones_stay_whole(tmp_path):
-    todo = {c.key: c for c in runner.closure([*toy.grid(nets=1, numbers=200), *toy.grid(nets=2, numbers=3)])}
+    todo = {
+        c.key: c
+        for c in runner.missing([*toy.grid(nets=1, numbers=200), *toy.grid(nets=2, numbers=3)], Store(tmp_path))
+    }
     tasks = runner._tasks(todo, lambda key: 1.0, 2, tmp_path)
     total = sum(task.weight for task in tasks)
     assert total == len(todo) == 205
@@ -73,9 +85,9 @@ def test_large_groups_are_cut_into_short_pieces_and_small_ones_stay_whole(tmp_pa
     assert [len(task.makes) for task in small] == [3] and small[0].needs == {toy.Net(seed=1).key}
 
 
-def test_the_time_of_cells_is_foreseen_from_their_kind(tmp_path):
+def test_the_time_of_steps_is_foreseen_from_their_kind(tmp_path):
     known = runner.Durations()
-    todo = {c.key: c for c in runner.closure(toy.grid(nets=1, numbers=1))}
+    todo = {c.key: c for c in runner.missing(toy.grid(nets=1, numbers=1), Store(tmp_path))}
     net, number = todo
     guess = runner._guesses(todo, known, Store(tmp_path))
     assert guess(net) is None
@@ -88,22 +100,22 @@ def test_a_damaged_file_is_recomputed_to_the_same_values(tmp_path):
     store, wanted = Store(tmp_path), _small(seeds=1)
     runner.compute(wanted, store, progress=False)
     before = _values(wanted, store)
-    for path in (tmp_path / "cells").rglob("*.*"):
+    for path in (tmp_path / "steps").rglob("*.*"):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.warns(UserWarning, match="damaged"):
         runner.compute(wanted, store, progress=False)
     assert _values(wanted, store) == before
 
 
-def test_a_failing_cell_is_named_and_the_rest_is_kept(tmp_path):
+def test_a_failing_step_is_named_and_the_rest_is_kept(tmp_path):
     store = Store(tmp_path)
     dense = toy.Net(seed=3)
-    with pytest.raises(cells.CellError, match=r"Number seed=3 n=-1: ValueError: n must be at least 0, got -1"):
+    with pytest.raises(step.StepError, match=r"Number seed=3 n=-1: ValueError: n must be at least 0, got -1"):
         runner.compute([toy.Number(net=dense, n=n) for n in (1, -1)], store, progress=False)
     assert runner.missing([dense, toy.Number(net=dense, n=1)], store) == []
 
 
-def test_what_a_cell_does_to_a_network_is_not_seen_by_the_next(tmp_path):
+def test_what_a_step_does_to_a_network_is_not_seen_by_the_next(tmp_path):
     store = Store(tmp_path)
     spoil = [toy.Number(net=toy.Net(seed=0), n=n, spoils=True) for n in range(3)]
     runner.compute(spoil, store, progress=False)
@@ -113,9 +125,9 @@ def test_what_a_cell_does_to_a_network_is_not_seen_by_the_next(tmp_path):
 
 
 def test_code_that_was_edited_meanwhile_is_told(tmp_path):
-    cell = toy.Net(seed=0)
-    with pytest.raises(cells.CellError, match="Net seed=0: the worker .* has other code, data or package versions"):
-        runner.work([cell], ["0" * 20], tmp_path)
+    one = toy.Net(seed=0)
+    with pytest.raises(step.StepError, match="Net seed=0: the worker .* has other code, data or package versions"):
+        runner.work([one], ["0" * 20], tmp_path)
 
 
 def test_work_is_done_on_one_thread_and_the_setting_comes_back():
@@ -131,6 +143,6 @@ def test_work_is_done_on_one_thread_and_the_setting_comes_back():
 def test_missing_data_are_told_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARSELIB_DATA", str(tmp_path / "none"))
     monkeypatch.setattr(workers, "carry_out", lambda *_, **__: pytest.fail("something ran"))
-    cell = networks.Trained(data=cells.Data(name="svhn"), network="convnet", epochs=1)
+    one = networks.Trained(data=networks.Data(name="svhn"), network="convnet", epochs=1)
     with pytest.raises(FileNotFoundError, match="dataset 'svhn': its files are missing .*none.*download=True"):
-        runner.compute([cell], Store(tmp_path), progress=False)
+        runner.compute([one], Store(tmp_path), progress=False)

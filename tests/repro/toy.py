@@ -1,4 +1,4 @@
-"""Cells that cost next to nothing, for tests of the machinery. As a program: compute a grid of them.
+"""Steps that cost next to nothing, for tests of the machinery. As a program: compute a grid of them.
 
 python toy.py STORE [jobs=2] [scheduler=tcp://…] [nets=3] [numbers=4] [seconds=0.1] [log=FILE]
 """
@@ -13,13 +13,13 @@ import torch
 
 from sparselib import models
 from sparselib.repro import runner
-from sparselib.repro.cells import Cell, row
+from sparselib.repro.step import Step, row
 from sparselib.repro.store import Store
 
 
-class Toy(Cell):
+class Toy(Step):
     seconds: float = 0.0
-    log: str = ""  # a line is added to this file whenever a cell is computed
+    log: str = ""  # a line is added to this file whenever a step is computed
 
     def code(self):
         return {"toy": os.environ.get("TOY_CODE", "1")}
@@ -29,7 +29,7 @@ class Toy(Cell):
 
     def note(self):
         if self.log:
-            with open(self.log, "a") as file:
+            with open(self.log, "a", encoding="utf-8") as file:
                 file.write(f"{self.what} {os.getpid()}\n")
         time.sleep(self.seconds)
 
@@ -46,7 +46,7 @@ class Net(Toy):
     def compute(self, load):
         self.note()
         net = models.build("convnet", in_channels=1, num_classes=2, image_size=8, width=4, seed=self.seed)
-        return [row("toy", "net", "weight", next(net.parameters()).detach().sum())], net.eval()
+        return [row("weight", next(net.parameters()).detach().sum())], net.eval()
 
 
 class Number(Toy):
@@ -68,9 +68,9 @@ class Number(Toy):
         if self.dies:
             try:
                 if self.dies != "always":
-                    open(self.dies, "x").close()
+                    open(self.dies, "x", encoding="utf-8").close()
                 os.kill(os.getpid(), signal.SIGKILL)
-            except FileExistsError:  # this cell, or another one, has died already
+            except FileExistsError:  # this step, or another one, has died already
                 pass
         if self.n < 0:
             raise ValueError(f"n must be at least 0, got {self.n}")
@@ -78,7 +78,7 @@ class Number(Toy):
         logits = net(torch.full((1, 1, 8, 8), self.n / 10))[0].detach()
         if self.spoils:
             next(net.parameters()).data.zero_()
-        return [row("toy", f"logit {i}", "value", value) for i, value in enumerate(logits)], None
+        return [row("value", value, logit=i) for i, value in enumerate(logits)], None
 
 
 def grid(nets=3, numbers=4, seconds=0.0, log="", **more):
@@ -87,8 +87,9 @@ def grid(nets=3, numbers=4, seconds=0.0, log="", **more):
     return [Number(net=net, n=n, seconds=seconds, log=log, **more) for net in made for n in range(numbers)]
 
 
-def values(cells, store):
-    return runner.rows(cells, store)[["seed", "n", "condition", "value"]].values.tolist()
+def values(steps, store):
+    rows = runner.rows([({}, step) for step in steps], store)
+    return rows[["seed", "n", "logit", "value"]].values.tolist()
 
 
 def main(folder, *options):
@@ -99,6 +100,6 @@ def main(folder, *options):
 
 
 if __name__ == "__main__":
-    import toy  # so that the cells are of the module toy, which the workers can import, not of __main__
+    import toy  # so that the steps are of the module toy, which the workers can import, not of __main__
 
     toy.main(*sys.argv[1:])

@@ -79,14 +79,14 @@ def test_random_start_stays_in_the_ball_and_restarts_never_weaken(victim, inputs
 def test_margin_loss_is_the_gap_to_the_best_other_class():
     logits = torch.tensor([[2.0, 5.0, 1.0], [0.0, -1.0, 3.0]])
     y = torch.tensor([1, 0])
-    assert attacks._loss(logits, y, "margin", False).tolist() == [-3.0, 3.0]
-    assert attacks._loss(logits, y, "margin", True).tolist() == [3.0, -3.0]
+    assert attacks.losses(logits, y, "margin", False).tolist() == [-3.0, 3.0]
+    assert attacks.losses(logits, y, "margin", True).tolist() == [3.0, -3.0]
 
 
 def test_l2_start_is_uniform_in_the_ball():
     from sparselib import seeds
 
-    start = attacks._random_in_ball(torch.zeros(20000, 1, 1, 2), 2.0, "l2", seeds.generator(0, "t"))
+    start = attacks.random_in_ball(torch.zeros(20000, 1, 1, 2), 2.0, "l2", seeds.generator(0, "t"))
     radius = start.flatten(1).norm(dim=1)
     assert radius.max() <= 2
     assert abs((radius <= 1).float().mean() - 0.25) < 0.02  # area grows with r²
@@ -97,13 +97,13 @@ def test_l2_steps_have_their_length_however_small_the_gradient(trained, test, sc
     """A very sure network, and one that hardly answers: the squares of the gradients are 0 in float32."""
     x, y = test.x[:100], test.y[:100]
     net = Around(trained, lambda inner, x: scale * inner(x))
-    gradient = attacks._gradient(*attacks._forward(net, x), y, "ce", False)
+    gradient = attacks.input_gradient(*attacks.forward(net, x), y, "ce", False)
     assert (gradient.flatten(1).abs().amax(1) < 1e-10).any()
-    lengths = _distance(attacks._steepest(gradient, "l2"), torch.zeros_like(x), "l2")
+    lengths = _distance(attacks.steepest(gradient, "l2"), torch.zeros_like(x), "l2")
     assert ((lengths - 1).abs() < 1e-6).logical_or(gradient.flatten(1).abs().amax(1) == 0).all()
     assert _distance(attacks.fgsm(net, x, y, 0.5, norm="l2"), x, "l2").max() <= 0.5 * (1 + 1e-6)
-    in_float64 = attacks._steepest(gradient.double(), "l2").float()
-    torch.testing.assert_close(attacks._steepest(gradient, "l2"), in_float64, rtol=1e-4, atol=1e-6)
+    in_float64 = attacks.steepest(gradient.double(), "l2").float()
+    torch.testing.assert_close(attacks.steepest(gradient, "l2"), in_float64, rtol=1e-4, atol=1e-6)
 
 
 def test_eps_zero_returns_the_input_and_the_model_is_left_alone(trained, test):

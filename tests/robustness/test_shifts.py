@@ -12,9 +12,7 @@ from sklearn.datasets import load_sample_images
 from sparselib import data, seeds
 from sparselib.robustness import shifts
 
-DETERMINISTIC = {
-    *("defocus_blur", "zoom_blur", "brightness", "contrast", "jpeg", "scale", "stripe", "canny_edges"),
-}
+DETERMINISTIC = {*("defocus_blur", "zoom_blur", "brightness", "contrast", "jpeg", "scale", "stripe", "canny_edges")}
 each_kind = pytest.mark.parametrize("kind", shifts.KINDS)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparselib import verdict
+from sparselib.experiments import statistics as verdict
 
 
 def test_interval_equals_scipys_t_test():

@@ -1,9 +1,10 @@
-"""The cifar10 profile, which needs data and a GPU to be run in earnest: its cells on a few colour images."""
+"""The cifar10 profile, which needs data and a GPU to be run in earnest: its steps on a few colour images."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sparselib import experiments
 from sparselib.repro import parameters as typed
 from sparselib.repro import runner
 from sparselib.repro.store import Store
@@ -40,7 +41,7 @@ TINY = {
     "certify_n": 10,
     "certify_samples": 2,
     "detectors": ["msp", "sensnorm"],
-    "ablation": ["sensnorm layers=all"],
+    "ablation": ["sensnorm layers:all"],
     "fresh_seeds": 0,
 }
 
@@ -67,12 +68,12 @@ def store(tmp_path_factory):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
 def test_every_figure_of_cifar10_computes_on_colour_images(number, images, store):
-    model = typed.figure(number)
+    model = typed.find(experiments.PAGES, number)
     given = {name: value for name, value in TINY.items() if name in model.model_fields}
     p = typed.resolve(model, {"profile": "cifar10", "dataset": f"folder:{images}", **given})
     assert p.network == "resnet18" and p.profile == "cifar10"
-    runner.compute(p.cells(), store, progress=False)
-    rows = runner.rows(p.cells(), store)
+    runner.compute(p.steps(), store, progress=False)
+    rows = runner.rows(p.roles(), store)
     assert np.isfinite(rows["value"]).all() and set(rows["network"]) == {"resnet18"}
     shares = rows[rows["metric"].isin(["accuracy", "auroc", "certified", "fpr95_ood"])]
     assert shares["value"].between(0, 1).all() and len(shares)

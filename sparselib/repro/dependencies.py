@@ -1,13 +1,14 @@
 """Which code a result depends on: the definitions of this package reachable from where the computation starts.
 
 Static and by name: from a definition's syntax tree, every name and attribute that leads to another definition of the
-package is followed. Comments, docstrings, layout and the annotations of functions do not count; nor does the place of
-a definition, so that code may move between modules and every result stays. It errs on the safe side (a local name that
-equals a definition's counts as it), so that what changed is never missed as long as code is reached by name.
+package is followed. Comments, docstrings, layout, the annotations of functions and the method `columns` of steps do not
+count; nor does the place of a definition, so that code may move between modules and every result stays. It errs on the
+safe side (a local name that equals a definition's counts as it), so that what changed is never missed as long as code
+is reached by name.
 
-Two things are not followed. TABLES map names to functions, or list the kinds of cells: a cell says which entry it
-takes, and its inputs' own keys speak for them. And the MACHINERY that decides when to compute does not decide what
-comes out.
+Two things are not followed. Tables map names to functions: a step says in `tables` which it picks from and in `chosen`
+what it took, and the keys of its inputs speak for them. And the engine, this folder, decides when to compute, not what
+comes out; of it, a notebook depends on its page alone.
 """
 
 import ast
@@ -17,32 +18,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
-TABLES = {
-    f"{NAME}.pruning.criteria.CRITERIA",
-    f"{NAME}.data.SYNTHETIC",
-    f"{NAME}.detection.detectors.DETECTORS",
-    f"{NAME}.models.MODELS",
-    f"{NAME}.repro.measurements.ATTACKS",
-    f"{NAME}.repro.networks.Network",
-    f"{NAME}.repro.networks.TRAINING",
-    f"{NAME}.robustness.shift_kinds.SHIFTS",
-}
-MACHINERY = {
-    f"{NAME}.repro.{m}"
-    for m in (
-        "cluster",
-        "figures",
-        "lessons",
-        "parameters",
-        "project",
-        "published",
-        "runner",
-        "settings",
-        "sparsity_figures",
-        "source",
-        "store",
-    )
-}
+ENGINE = Path(__file__).parent.name
+PAGE = "page"  # the module of the engine that notebooks call
 
 
 class _Module:
@@ -56,10 +33,12 @@ class _Module:
                 for alias in node.names:
                     if alias.name.split(".")[0] == NAME:
                         self.imports[alias.asname or NAME] = alias.name if alias.asname else NAME
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.split(".")[0] == NAME:
+            elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == NAME:
                 for alias in node.names:
                     self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
         for node in tree.body:
+            if isinstance(node, ast.ClassDef):  # how the rows of a step are labelled changes nothing in them
+                node.body = [n for n in node.body if getattr(n, "name", "") != "columns"] or [ast.Pass()]
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 names = [node.name]
             elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
@@ -178,17 +157,13 @@ class _Essence(ast.NodeTransformer):
 
     def visit_Attribute(self, node):
         """Let `costs.cost` and `costs.cost` be the same where they lead to the same definition."""
-        chain = _dotted(node)
-        for end in range(chain.count(".") if chain else 0, 0, -1):
-            head, rest = chain.split(".")[: end + 1], chain.split(".")[end + 1 :]
-            found = _target(".".join(head), self._module)
+        parts = (_dotted(node) or "").split(".")
+        for end in range(len(parts), 1, -1):
+            found = _target(".".join(parts[:end]), self._module)
             if found is None:
                 return node
-            if found[1] == head[-1]:
-                short = ast.Name(found[1], ast.Load())
-                for name in rest:
-                    short = ast.Attribute(short, name, ast.Load())
-                return short
+            if found[1] == parts[end - 1]:
+                return ast.parse(".".join(parts[end - 1 :]), mode="eval").body
         return self.generic_visit(node)
 
 
@@ -198,13 +173,18 @@ def _text(nodes, module):
     return "\n".join(ast.unparse(_Essence(module).visit(copy)) for copy in copies)
 
 
-def _closure(start, *, stop=frozenset()):
-    """Return {"module.symbol": digest} of all within reach of `start`, pairs (module, symbol), short of `stop`."""
+def _closure(start, *, stop=frozenset(), page=False):
+    """Return {"module.symbol": digest} of all within reach of `start`, pairs (module, symbol), short of `stop`.
+
+    The engine is left out; with `page`, all of it but its page.
+    """
+    engine, shown = f"{NAME}.{ENGINE}", f"{NAME}.{ENGINE}.{PAGE}" if page else None
     digests, todo = {}, list(start)
     while todo:
         dotted, symbol = todo.pop()
         label = f"{dotted}.{symbol or '*'}"
-        if label in digests or label in stop or dotted in stop or dotted in MACHINERY:
+        ours = (dotted == engine or dotted.startswith(engine + ".")) and dotted != shown
+        if label in digests or label in stop or ours:
             continue
         digests[label], named = _follow(dotted, symbol)
         todo += named
@@ -225,37 +205,40 @@ def _follow(dotted, symbol):
     return module.followed[symbol]
 
 
-def of_objects(*things):
-    """Return {"module.symbol": digest} of the code that classes and functions of the package depend on."""
-    return dict(_of_symbols(frozenset((thing.__module__, thing.__name__) for thing in things)))
+def of_objects(*things: type, tables: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return {"module.symbol": digest} of the code that classes and functions of the package depend on.
+
+    `tables` ("module.NAME") are not followed.
+    """
+    return dict(_of_symbols(frozenset((thing.__module__, thing.__name__) for thing in things), tables))
 
 
 @cache
-def _of_symbols(start):
-    return _closure(start, stop=TABLES)
+def _of_symbols(start, tables):
+    return _closure(start, stop=tables)
 
 
-def of_script(text):
+def of_script(text: str) -> dict[str, str]:
     """Return {"module.symbol": digest} of the package code that a script (a notebook's code cells) depends on.
 
-    The cells that it runs are left out: their own keys speak for them.
+    The steps that it runs are left out: their own keys speak for them.
     """
     tree = ast.parse(text)
-    return _closure(_uses(tree.body, _Module(tree)), stop={f"{NAME}.repro.cells"})
+    return _closure(_uses(tree.body, _Module(tree)), page=True)
 
 
-def digest(symbols):
+def digest(symbols: dict[str, str]) -> str:
     """Return one digest for a dict of them; in which module a definition stands does not count."""
     placeless = sorted((label.rpartition(".")[2], text) for label, text in symbols.items())
     return hashlib.sha256(repr(placeless).encode()).hexdigest()[:16]
 
 
-def changes(old, new):
+def changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
     """Return the sorted names whose digests differ between two dicts."""
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def summary(names):
+def summary(names: list[str]) -> str:
     """Return the first few of the changed names, in words."""
     short = [name.removeprefix(f"{NAME}.") for name in names]
     return ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")

@@ -1,41 +1,78 @@
-"""The cells that end in a network: trained, pruned, masked without training, shrunk, trained again from scratch."""
+"""The steps that end in a network: trained, pruned, masked without training, shrunk, trained again from scratch."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import ClassVar
 
 import torch
+from pydantic import BaseModel
 
-from sparselib import data, models, pruning, seeds, training
+from sparselib import checks, data, models, pruning, seeds, training
 from sparselib.pruning import criteria, masks, schedules, subnetworks
 from sparselib.repro import project
-from sparselib.repro.cells import Cell, Data, fingerprint, inliers, row
+from sparselib.repro.step import Step, row
 from sparselib.robustness import objectives
 
 # By name, so that networks trained in the standard way do not depend on the code of attacks.
 TRAINING = {"adversarial": objectives.Adversarial}
 
 
-class NetworkCell(Cell):
-    """A cell whose result is a network; its rows are the network's accuracy and what it cost to make."""
+class Data(BaseModel, extra="forbid", frozen=True):
+    """A data set: which classes are kept out, and how many samples are used (None: all)."""
+
+    name: str
+    held_out: tuple[str, ...] = ()
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+
+@lru_cache(maxsize=8)
+def inliers(chosen, split):
+    """Return the Samples of a Data, "train" or "test"."""
+    samples = data.load(chosen.name, split)
+    for name in chosen.held_out:
+        checks.choice("held_out class", name, samples.classes)
+    samples = samples.only([c for c in samples.classes if c not in chosen.held_out])
+    limit = chosen.train_limit if split == "train" else chosen.test_limit
+    if limit is not None and limit < len(samples):
+        samples = samples.split(limit / len(samples), seed=0)[0]
+    return samples
+
+
+@cache
+def fingerprint(chosen, split):
+    """Return the digest of the Samples of a Data, "train" or "test"."""
+    return inliers(chosen, split).fingerprint
+
+
+class NetworkStep(Step, frozen=True):
+    """A step whose result is a network; its rows are the network's accuracy and what it cost to make."""
 
     makes_network: ClassVar[bool] = True
+    tables: ClassVar[frozenset[str]] = frozenset(
+        {
+            "sparselib.data.SYNTHETIC",
+            "sparselib.experiments.networks.TRAINING",
+            "sparselib.models.MODELS",
+            "sparselib.pruning.criteria.CRITERIA",
+        }
+    )
 
     @property
-    def origin(self):
-        """The `Trained` cell that says on which data and from which seed."""
+    def origin(self) -> "Trained":
+        """The `Trained` step that says on which data and from which seed."""
         raise NotImplementedError
 
     def fingerprints(self):
-        return {split: fingerprint(self.data, split) for split in ("train", "test")}
+        return {split: fingerprint(self.origin.data, split) for split in ("train", "test")}
 
     def _rows(self, net):
         return [
-            row("classification", "clean", "accuracy", training.accuracy(net, inliers(self.data, "test"))),
-            row("cost", "network", "weights", sum(int(m.weight.count_nonzero()) for m in masks.prunable(net).values())),
+            row("accuracy", training.accuracy(net, inliers(self.origin.data, "test"))),
+            row("weights", sum(int(m.weight.count_nonzero()) for m in masks.prunable(net).values())),
         ]
 
 
-class Trained(NetworkCell):
+class Trained(NetworkStep, frozen=True):
     """A dense network, trained from `seed`."""
 
     data: Data
@@ -57,22 +94,10 @@ class Trained(NetworkCell):
     def chosen(self):
         return (models.MODELS[self.network][0], *([TRAINING["adversarial"]] if self.adversarial else []))
 
-    @property
-    def training(self):
-        """What sets its training apart, in words."""
-        said = [
-            f"{self.label_noise:.0%} noisy labels" if self.label_noise else "",
-            f"adversarial {self.adversarial:g}" if self.adversarial else "",
-            f"noise {self.noise:g}" if self.noise else "",
-            f"weight decay {self.weight_decay:g}" if self.weight_decay != 5e-5 else "",
-        ]
-        return ", ".join(filter(None, said)) or "standard"
-
     def columns(self):
         return {
-            "dataset": self.data.name, "network": self.network, "width": self.width or 0, "training": self.training,
-            "epochs": self.epochs, "recipe": "dense", "criterion": "none", "structured": False, "sparsity": 0.0,
-            "when": "none", "seed": self.seed,
+            "task": "clean", "network": self.network, "width": self.width or 0, "epochs": self.epochs,
+            "criterion": None, "when": None, "structured": False, "sparsity": 0.0, "seed": self.seed,
         }  # fmt: skip
 
     def samples(self):
@@ -109,7 +134,7 @@ class Trained(NetworkCell):
         return self._rows(net), net
 
 
-class Derived(NetworkCell):
+class Derived(NetworkStep, frozen=True):
     """A network made from another, or from the recipe of another."""
 
     @property
@@ -121,7 +146,7 @@ class Derived(NetworkCell):
         return self.origin.seed
 
 
-class Pruned(Derived):
+class Pruned(Derived, frozen=True):
     """A sparse network, trained under its mask; see `schedules.train_sparse` for `when`.
 
     `dense` is the recipe of its training; with when="after" it is also the network that is pruned.
@@ -148,11 +173,8 @@ class Pruned(Derived):
         return (criteria.CRITERIA[self.criterion], *self.dense.chosen())
 
     def columns(self):
-        units = " units" if self.structured else ""
-        return {
-            **self.dense.columns(), "recipe": f"{self.criterion} {self.when}{units}", "criterion": self.criterion,
-            "structured": self.structured, "sparsity": self.sparsity, "when": self.when,
-        }  # fmt: skip
+        how = {"criterion": self.criterion, "when": self.when, "structured": self.structured}
+        return {**self.dense.columns(), **how, "sparsity": self.sparsity}
 
     def compute(self, load):
         dense, train = self.dense, self.dense.samples()
@@ -169,10 +191,10 @@ class Pruned(Derived):
                 dense.initial(), train, self.criterion, self.sparsity, when=self.when, epochs=dense.epochs,
                 finetune_epochs=self.epochs, lr=dense.lr, finetune_lr=self.lr, **cut,
             )  # fmt: skip
-        return [*self._rows(net), row("pruning", "achieved", "sparsity", pruning.sparsity(net))], net
+        return [*self._rows(net), row("achieved", pruning.sparsity(net))], net
 
 
-class Masked(Derived):
+class Masked(Derived, frozen=True):
     """A subnetwork of the dense network by a learnt mask, never trained: see `subnetworks.search`.
 
     With epochs=0 the mask is not learnt: the largest weights stay (init "hydra"), or random ones ("edge-popup").
@@ -201,13 +223,7 @@ class Masked(Derived):
         return (*([data.SYNTHETIC[self.outliers]] if self.outliers else []), *self.dense.chosen())
 
     def columns(self):
-        found = self.objective if self.epochs else {"hydra": "magnitude", "edge-popup": "random"}[self.init]
-        base = "" if self.dense.epochs else " of untrained weights"
-        batch_norm = ", batch norm restated" if self.batch_norm == "restated" else ""
-        return {
-            **self.dense.columns(), "recipe": f"mask {found}{base}{batch_norm}", "criterion": found,
-            "sparsity": self.sparsity, "when": "mask",
-        }  # fmt: skip
+        return {**self.dense.columns(), "when": "mask", "sparsity": self.sparsity}
 
     def compute(self, load):
         train = inliers(self.data, "train")
@@ -217,10 +233,10 @@ class Masked(Derived):
             noise=self.noise, epochs=self.epochs, batch_size=self.dense.batch_size, lr=self.lr, scope=self.scope,
             init=self.init, batch_norm=self.batch_norm, seed=self.seed, progress=False,
         )  # fmt: skip
-        return [*self._rows(net), row("pruning", "achieved", "sparsity", pruning.sparsity(net))], net
+        return [*self._rows(net), row("achieved", pruning.sparsity(net))], net
 
 
-class Shrunk(Derived):
+class Shrunk(Derived, frozen=True):
     """The physically smaller network that computes what a structurally pruned one does."""
 
     pruned: Pruned
@@ -236,14 +252,14 @@ class Shrunk(Derived):
         return self.origin.chosen()
 
     def columns(self):
-        return {**self.pruned.columns(), "recipe": f"{self.pruned.criterion} shrunk"}
+        return self.pruned.columns()
 
     def compute(self, load):
         net = pruning.shrink(load(self.pruned))
         return self._rows(net), net
 
 
-class Scratch(Derived):
+class Scratch(Derived, frozen=True):
     """A network of the shape of a shrunk one, trained from new weights for as long as that was: the control."""
 
     shrunk: Shrunk
@@ -259,23 +275,16 @@ class Scratch(Derived):
         return self.origin.chosen()
 
     def columns(self):
-        return {**self.shrunk.columns(), "recipe": "from scratch", "criterion": "none", "when": "scratch"}
+        return {**self.shrunk.columns(), "criterion": None, "when": "scratch"}
 
     def compute(self, load):
         dense, net = self.origin, masks.bare(load(self.shrunk))
         with seeds.isolated(self.seed, "scratch"):
             for module in net.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                getattr(module, "reset_parameters", lambda: None)()
         epochs = dense.epochs + self.shrunk.pruned.epochs
         training.fit(net, dense.samples(), epochs=epochs, lr=dense.lr, seed=self.seed, **dense.options())
         return self._rows(net), net
 
 
 Network = Trained | Pruned | Masked | Shrunk | Scratch
-
-
-@lru_cache
-def weight_count(trained):
-    """Return how many prunable weights the dense network of a `Trained` has."""
-    return sum(layer.weight.numel() for layer in masks.prunable(trained.initial()).values())

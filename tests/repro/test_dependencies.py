@@ -1,6 +1,7 @@
 import pytest
 
-from sparselib.repro import networks, source
+from sparselib.experiments import networks
+from sparselib.repro import dependencies
 
 
 @pytest.fixture
@@ -8,19 +9,18 @@ def package(tmp_path, monkeypatch):
     """A package of two modules, whose sources a test may rewrite."""
     folder = tmp_path / "toy"
     folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    monkeypatch.setattr(source, "PACKAGE", folder)
-    monkeypatch.setattr(source, "NAME", "toy")
-    monkeypatch.setattr(source, "MACHINERY", set())
+    (folder / "__init__.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(dependencies, "PACKAGE", folder)
+    monkeypatch.setattr(dependencies, "NAME", "toy")
 
     def digests(start="top", **files):
         for name, text in files.items():
-            (folder / f"{name}.py").write_text(text)
-        source._module.cache_clear()
-        return source._closure({("toy.a", start)}, stop={"toy.b.TABLE"})
+            (folder / f"{name}.py").write_text(text, encoding="utf-8")
+        dependencies._module.cache_clear()
+        return dependencies._closure({("toy.a", start)}, stop={"toy.b.TABLE"})
 
     yield digests
-    source._module.cache_clear()
+    dependencies._module.cache_clear()
 
 
 B = '''
@@ -59,23 +59,33 @@ def test_only_what_can_be_reached_counts(package):
 )
 def test_what_changes_the_digest(package, old, new, changed):
     before = package(a=A, b=B)
-    assert source.changes(before, package(a=A, b=B.replace(old, new))) == changed
+    assert dependencies.changes(before, package(a=A, b=B.replace(old, new))) == changed
 
 
 def test_moved_code_keeps_its_digest(package):
-    before = source.digest(package(a=A, b=B))
+    before = dependencies.digest(package(a=A, b=B))
     moved = A.replace("b.LIMIT", "c.LIMIT").replace("from toy import b", "from toy import b, c")
     b = B.replace("LIMIT = 3", "from toy.c import LIMIT")
-    assert source.digest(package(a=moved, b=b, c="LIMIT = 3\n")) == before
-    assert source.digest(package(a=moved, b=b, c="LIMIT = 4\n")) != before
+    assert dependencies.digest(package(a=moved, b=b, c="LIMIT = 3\n")) == before
+    assert dependencies.digest(package(a=moved, b=b, c="LIMIT = 4\n")) != before
 
 
 def test_a_module_handed_on_counts_whole(package):
     assert "toy.b.*" in package(a="from toy import b\ndef top(x): return x(b)\n", b=B)
 
 
-def test_cells_depend_on_what_they_use_and_on_nothing_else():
-    names = set(source.of_objects(networks.Trained))
+def test_steps_depend_on_what_they_use_and_on_nothing_else():
+    names = set(networks.Trained(data=networks.Data(name="digits"), network="convnet", epochs=1).code())
     assert {"sparselib.training.fit", "sparselib.data.load", "sparselib.models.build"} <= names
-    assert not [n for n in names if n.startswith(("sparselib.attacks", "sparselib.detectors", "sparselib.pruning"))]
-    assert not [n for n in names if n.startswith("sparselib.repro.") and n.split(".")[2] not in ("cells", "networks")]
+    assert {name for name in names if name.startswith("sparselib.experiments.")} == {
+        f"sparselib.experiments.networks.{n}" for n in ("Data", "NetworkStep", "Trained", "fingerprint", "inliers")
+    }
+    wings = ("sparselib.robustness.attacks", "sparselib.detection", "sparselib.pruning.weights", "sparselib.repro")
+    assert not [name for name in names if name.startswith(wings)]
+
+
+def test_what_rows_are_labelled_with_does_not_count(package):
+    step = "from toy import b\nclass top:\n    def columns(self): return b.LIMIT\n    def compute(self): return 1\n"
+    before = package(a=step, b=B)
+    assert dependencies.changes(before, package(a=step.replace("return b.LIMIT", "return {}"), b=B)) == []
+    assert dependencies.changes(before, package(a=step.replace("return 1", "return 2"), b=B)) == ["toy.a.top"]

@@ -1,5 +1,6 @@
-"""The command line: reproduce, run, status, verify, list."""
+"""The command line: reproduce, run, status, verify, cell, list."""
 
+import io
 import os
 import random
 import sys
@@ -10,13 +11,12 @@ from typing import Annotated
 import typer
 import yaml
 
-from sparselib import data
+from sparselib import data, experiments
 from sparselib.detection import detectors
 from sparselib.pruning import criteria
 from sparselib.repro import book, cluster, notebooks, project, published, runner, verify
 from sparselib.repro import parameters as typed
-from sparselib.repro.cells import CellError
-from sparselib.repro.gates import GateError
+from sparselib.repro.step import StepError
 from sparselib.repro.store import Store, StoreError
 from sparselib.repro.workers import WorkerError
 from sparselib.robustness import attacks, shifts
@@ -27,14 +27,21 @@ app = typer.Typer(
 )  # fmt: skip
 
 FORESEEN = (
-    StoreError, CellError, WorkerError, published.PublishedError, notebooks.NotebookError, GateError, book.BookError,
-    OSError,
+    StoreError, StepError, WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
+    book.BookError, OSError,
 )  # fmt: skip
 CORES = os.cpu_count() or 1
-Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(typed.PROFILES) + ".")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="A parameter; VALUE is YAML. Repeatable.")]
-Figures = Annotated[list[str], typer.Option("--figure", metavar="N", help="A figure, by number or name. Repeatable.")]
+Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(experiments.PROFILES) + ".")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter; VALUE is YAML. Repeatable.")
+]
+Figures = Annotated[
+    list[str] | None, typer.Option("--figure", metavar="N", help="A figure, by number or name. Repeatable.")
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes.")]
+FromNothing = Annotated[
+    bool, typer.Option("--from-nothing", help="Compute everything: leave the rows of results/ aside.")
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="tcp://HOST:PORT", help="A Dask scheduler, whose workers compute; they share the store."),
@@ -44,20 +51,22 @@ Scheduler = Annotated[
 @app.command()
 def reproduce(
     profile: Profile = "digits",
-    figure: Figures = (),
-    set_: Sets = (),
+    figure: Figures = None,
+    set_: Sets = None,
     jobs: Jobs = CORES,
     scheduler: Scheduler = None,
+    from_nothing: FromNothing = False,
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Compute the rows; run and render nothing.")] = False,
     publish: Annotated[bool, typer.Option("--publish", help="Write the rows to results/<profile>/.")] = False,
 ):
-    """Compute what is missing, run the notebooks that are stale, build the book."""
+    """Compute what is missing, run the notebooks that are stale, build the book.
+
+    Rows that results/ holds for just this code, these parameters and these versions are taken from there.
+    """
     _check(scheduler)
     chosen = _parameters(profile, figure, set_)
-    store = _store()
-    cells = [cell for parameters in chosen for cell in parameters.cells()]
-    _say(f"{len(runner.closure(cells))} cells, {len(runner.missing(cells, store))} of them to compute")
-    runner.compute(cells, store, jobs=jobs, scheduler=scheduler)
+    store = _store(from_nothing)
+    _compute(chosen, store, jobs, scheduler)
     if publish:
         _publish(chosen, store)
     if rows_only:
@@ -70,53 +79,56 @@ def reproduce(
         else:
             _say(f"{parameters.notebook}: fresh")
     notebooks.execute_all(stale, jobs=jobs)
-    lacking = [name for name in typed.PAGES if not book.executed(name).is_file()]
+    lacking = [name for name in experiments.PAGES if not book.executed(name).is_file()]
     if lacking:
         _say(f"no book yet, not run: {', '.join(lacking)}; run: sparselib reproduce")
         return
     _say("building the book …")
-    typer.echo(book.build())
+    typer.echo(book.build(experiments.PAGES))
 
 
 @app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help="notebooks/05_sensnorm.ipynb, or just 5.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the executed notebook goes (.ipynb).")],
-    set_: Sets = (),
+    set_: Sets = None,
     profile: Profile = "digits",
     jobs: Jobs = CORES,
     scheduler: Scheduler = None,
+    from_nothing: FromNothing = False,
 ):
     """Run one notebook with your own parameters."""
     _check(scheduler)
-    model = typed.figure(notebook)
-    parameters = typed.resolve(model, {"profile": profile, **_assignments(set_)})
+    page = typed.find(experiments.PAGES, notebook)
+    parameters = typed.resolve(page, {"profile": profile, **_assignments(set_)})
     if output.suffix != ".ipynb":
         raise typed.ParameterError(f"output must end in .ipynb, got {str(output)!r}")
-    if output.resolve() == notebooks.template(model).resolve():
-        raise typed.ParameterError("output must not be the template itself")
-    runner.compute(parameters.cells(), _store(), jobs=jobs, scheduler=scheduler)
-    notebooks.execute(parameters, output, published=False)
+    if any(output.resolve() == notebooks.template(page).resolve() for page in experiments.PAGES.values()):
+        raise typed.ParameterError(f"output must not be a template of the book, got {str(output)!r}")
+    _compute([parameters], _store(from_nothing), jobs, scheduler)
+    notebooks.execute(parameters, output, book=False)
     typer.echo(output)
 
 
 @app.command()
-def status(profile: Profile = "digits", figure: Figures = (), set_: Sets = ()):
+def status(profile: Profile = "digits", figure: Figures = None, set_: Sets = None):
     """Say what is fresh, what is stale, and why."""
-    store, told = _store(), set()
+    store, told = _store(False), set()
     for parameters in _parameters(profile, figure, set_):
         try:
-            cells = runner.closure(parameters.cells())
-        except (FileNotFoundError, CellError) as error:  # its data are not there, or not as asked
+            published.adopt(parameters, store)
+            steps = parameters.steps()
+            lacking = runner.missing(steps, store)
+        except (FileNotFoundError, StepError) as error:  # its data are not there, or not as asked
             typer.echo(f"{parameters.notebook}: cannot tell{'' if str(error) in told else f': {error}'}")
             told.add(str(error))
             continue
-        lacking = [c for c in cells if store.get(c.what, c.key) is None]
         why = notebooks.why_stale(parameters, book.executed(parameters.notebook))
         typer.echo(f"{parameters.notebook}: {'stale: ' + why if why else 'fresh'}")
-        if cells:
-            typer.echo(f"  {len(cells) - len(lacking)} of {len(cells)} cells are in the store")
-        reasons = [runner.reason(cell, store) for cell in lacking]
+        if steps:
+            there = len({step.key for step in steps} - {step.key for step in lacking})
+            typer.echo(f"  {there} of {len(steps)} steps are in the store")
+        reasons = [runner.reason(step, store) for step in lacking]
         for reason in dict.fromkeys(reasons):
             typer.echo(f"  {reasons.count(reason)} to compute: {reason}")
 
@@ -124,9 +136,9 @@ def status(profile: Profile = "digits", figure: Figures = (), set_: Sets = ()):
 @app.command("verify")
 def verify_(
     profile: Profile = "digits",
-    sample: Annotated[int, typer.Option(min=1, help="So many published cells, drawn at random.")] = 5,
+    sample: Annotated[int, typer.Option(min=1, help="This many published steps, drawn at random.")] = 5,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draw; default: another one every time.")] = None,
-    figure: Figures = (),
+    figure: Figures = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Allowed difference of a value; relative for values beyond 1.")
     ] = verify.TOLERANCE,
@@ -135,30 +147,36 @@ def verify_(
 ):
     """Compute published rows again, with all they build on, and compare: code 1 if any differ."""
     _check(scheduler)
-    chosen = _parameters(profile, figure, ())
+    chosen = _parameters(profile, figure, None)
     seed = random.randrange(10**6) if seed is None else seed
-    picked = verify.sample(profile, [parameters.notebook for parameters in chosen], sample, seed)
-    _say(f"{len(picked)} cells, drawn with --seed {seed}")
-    within = _store().folder if scheduler else None  # where the workers see it
+    picked = verify.sample([type(parameters) for parameters in chosen], profile, sample, seed)
+    _say(f"{len(picked)} steps, drawn with --seed {seed}")
+    within = _store(False).folder if scheduler else None  # where the workers see it
     compared = verify.recompute(
         profile, picked, tolerance=tolerance, within=within, jobs=jobs, scheduler=scheduler
     )  # fmt: skip
     for found in compared:
-        typer.echo(f"{found.figure}, {found.cell}: {found.outcome}")
-        for task, condition, metric, before, now, outcome in found.values:
+        typer.echo(f"{found.figure}, {found.step}: {found.outcome}")
+        for name, before, now, outcome in found.values:
             typer.echo(
-                f"  {task}, {condition}, {metric}: published {before:.6g}, recomputed {now:.6g}, "
+                f"  {', '.join(name)}: published {before:.6g}, recomputed {now:.6g}, "
                 f"difference {now - before:.2g}: {outcome}"
             )
         for note in found.notes:
             typer.echo(f"  note: {note}")
     outcomes = [found.outcome for found in compared]
     typer.echo(
-        f"{outcomes.count(verify.SAME)} of {len(outcomes)} cells identical, {outcomes.count(verify.NEAR)} within "
+        f"{outcomes.count(verify.SAME)} of {len(outcomes)} steps identical, {outcomes.count(verify.NEAR)} within "
         f"{tolerance:g}, {outcomes.count(verify.DIFFERENT)} different"
     )
     if verify.DIFFERENT in outcomes:
         raise typer.Exit(1)
+
+
+@app.command()
+def cell(notebook: Annotated[str, typer.Argument(help="notebooks/05_sensnorm.ipynb, or just 5.")]):
+    """Print the cell of parameters of a notebook, as its page and the live profile have it."""
+    typer.echo(typed.cell(typed.find(experiments.PAGES, notebook)))
 
 
 @app.command("list")
@@ -169,9 +187,11 @@ def list_(
 ):
     """List the names that parameters can take."""
     known = {
-        "figures": [f"{m.number}  {n}  {m.claim}  {m.__doc__.splitlines()[0]}" for n, m in typed.FIGURES.items()],
-        "lessons": [f"{n}  {m.__doc__.splitlines()[0]}" for n, m in typed.LESSONS.items()],
-        "profiles": [f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in typed.PROFILES.items()],
+        "figures": [f"{m.number}  {n}  {m.claim}  {_summary(m)}" for n, m in experiments.FIGURES.items()],
+        "lessons": [f"{n}  {_summary(m)}" for n, m in experiments.LESSONS.items()],
+        "profiles": [
+            f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in experiments.PROFILES.items()
+        ],
         "criteria": criteria.NAMES,
         "attacks": attacks.NAMES,
         "shifts": shifts.KINDS,
@@ -183,10 +203,28 @@ def list_(
     typer.echo("\n".join(known[what]))
 
 
-def _store():
+def _summary(page):
+    return (page.__doc__ or "").splitlines()[0]
+
+
+def _store(from_nothing):
+    """Return the store; the kernels of notebooks are told of it, and whether to leave published rows aside."""
     store = Store(project.store_folder())
-    os.environ["SPARSELIB_STORE"] = str(store.folder)  # for the kernels: they need not be told of another layout
+    os.environ["SPARSELIB_STORE"] = str(store.folder)  # they need not be told of another layout
+    if from_nothing:
+        os.environ["SPARSELIB_FROM_NOTHING"] = "1"
     return store
+
+
+def _compute(chosen, store, jobs, scheduler):
+    """Make sure that the store has the rows of the chosen pages: taken from results/, or computed."""
+    fresh = project.from_nothing()
+    taken = 0 if fresh else sum(published.adopt(parameters, store) for parameters in chosen)
+    steps = [step for parameters in chosen for step in parameters.steps()]
+    todo = runner.missing(steps, store, adopted=not fresh)
+    told = f", {taken} taken from results/" if taken else ""
+    _say(f"{len({step.key for step in steps})} steps{told}, {len(todo)} to compute")
+    runner.compute(steps, store, jobs=jobs, scheduler=scheduler, adopted=not fresh)
 
 
 def _check(scheduler):
@@ -198,7 +236,7 @@ def _check(scheduler):
 
 def _publish(chosen, store):
     for parameters in chosen:
-        if not (parameters.publishable and parameters.cells()):
+        if not (parameters.publishable and parameters.steps()):
             continue
         files = published.write(parameters, store)
         told = ", ".join(os.path.relpath(path) for path in files)
@@ -207,13 +245,16 @@ def _publish(chosen, store):
 
 def _parameters(profile, figures, sets):
     """Return the typed parameters of the chosen figures; each set must be a parameter of one of them at least."""
-    chosen = [typed.figure(name) for name in figures] or list(typed.PAGES.values())
+    path = experiments.Page.profiles / f"{profile}.yml"
+    if profile in experiments.PROFILES:
+        typed.check_profile(path, experiments.PROFILES[profile], experiments.PAGES.values())
+    chosen = [typed.find(experiments.PAGES, name) for name in figures or ()] or list(experiments.PAGES.values())
     return typed.resolve_all(chosen, profile, _assignments(sets))
 
 
 def _assignments(sets):
     values = {}
-    for text in sets:
+    for text in sets or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise typed.ParameterError(f"--set takes name=value, got {text!r}")
@@ -230,6 +271,8 @@ def _say(text):
 
 def main():
     """Run the command line; every foreseen error is one message: exit code 2 for wrong arguments, 1 for the rest."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a sign that its encoding lacks is no reason to fail
     warnings.showwarning = lambda message, *_, **__: _say(f"sparselib: warning: {message}")
     try:
         code = app(standalone_mode=False)
@@ -246,7 +289,8 @@ def main():
         _say("sparselib: stopped; what was computed is kept, the same command goes on from there")
         sys.exit(130)
     except Exception as error:
-        if not hasattr(error, "show"):  # click's usage errors show themselves; which click is typer's affair
+        show = getattr(error, "show", None)
+        if show is None:  # click's usage errors show themselves; which click is typer's affair
             raise
-        error.show()
-        sys.exit(error.exit_code)
+        show()
+        sys.exit(getattr(error, "exit_code", 2))

@@ -1,31 +1,39 @@
-"""The cells that measure networks: under attack, under shifts, as detectors of anomalies, by certificate, by cost.
+"""The steps that measure networks: under attack, under shifts, as detectors of anomalies, by certificate, by cost.
 
-Everything is measured on the test samples. Cells of one network run together, so what they share is kept for a while.
+Everything is measured on the test samples. Steps of one network run together, so what they share is kept for a while.
 """
 
+import re
 import statistics
 import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from sparselib import checks, data, training
 from sparselib.detection import detectors, metrics
+from sparselib.experiments.networks import Network, NetworkStep, inliers
 from sparselib.models import device_of
 from sparselib.pruning import costs
-from sparselib.repro.cells import Cell, inliers, row
-from sparselib.repro.networks import Network
-from sparselib.robustness import attacks, certify, ensembles, shift_kinds, shifts
+from sparselib.repro.step import Step, row
+from sparselib.robustness import attacks, certify, ensembles, shifts
 
 BATCH = 256  # images in what is timed
 STEPS = 10  # of PGD, where attacked inputs are to be detected
 ATTACKS = {"pgd": attacks.pgd}  # by name, so that detecting outliers does not depend on the code of attacks
+TABLES = NetworkStep.tables | {
+    "sparselib.detection.detectors.DETECTORS",
+    "sparselib.experiments.measurements.ATTACKS",
+    "sparselib.experiments.networks.Network",
+    "sparselib.robustness.shifts.SHIFTS",
+}
 
 
-class Measurement(Cell):
+class Measurement(Step, frozen=True):
     """Rows about one network."""
 
+    tables: ClassVar[frozenset[str]] = TABLES
     model: Network
 
     def inputs(self):
@@ -38,7 +46,7 @@ class Measurement(Cell):
         return self.model.columns()
 
 
-class Attacked(Measurement):
+class Attacked(Measurement, frozen=True):
     """Accuracy under one attack of radius eps.
 
     FGSM and PGD run once up the cross-entropy and once up the margin; "accuracy" counts what withstands both.
@@ -50,6 +58,9 @@ class Attacked(Measurement):
     steps: int = 20
     limit: int | None = None  # use only so many test samples, equally many of each class
 
+    def columns(self):
+        return {**self.model.columns(), "task": "attack", "attack": self.attack, "norm": self.norm, "eps": self.eps}
+
     def compute(self, load):
         if self.attack == "fgsm":  # PGD of one full step from x itself; attacks.fgsm knows the cross-entropy only
             options = {"steps": 1, "step_size": float(self.eps), "random_start": False}
@@ -57,18 +68,21 @@ class Attacked(Measurement):
             options = {"steps": self.steps, "early_stop": True, "seed": self.model.seed}
         net, test = load(self.model), _some(self.model.data, self.limit)
         by_loss = _withstood(net, test, self.eps, norm=self.norm, **options)
-        condition = f"{self.attack} {self.norm} {self.eps:g}"
-        rows = [row("attack", condition, f"accuracy_{loss}", right.double().mean()) for loss, right in by_loss.items()]
+        rows = [row(f"accuracy_{loss}", right.double().mean()) for loss, right in by_loss.items()]
         both = torch.stack(list(by_loss.values())).all(0)
-        return [row("attack", condition, "accuracy", both.double().mean()), *rows], None
+        return [row("accuracy", both.double().mean()), *rows], None
 
 
-class AutoAttacked(Measurement):
+class AutoAttacked(Measurement, frozen=True):
     """Accuracy under AutoAttack in L∞ on a few test images; "accuracy_pgd" is that under PGD on the same images."""
 
     eps: float
     steps: int = 20  # of PGD
     limit: int
+
+    def columns(self):
+        own = {"task": "attack", "attack": "autoattack", "norm": "linf", "eps": self.eps}
+        return {**self.model.columns(), **own}
 
     def compute(self, load):
         net, test = load(self.model), _some(self.model.data, self.limit)
@@ -76,11 +90,7 @@ class AutoAttacked(Measurement):
         right = training.logits(net, attacks.autoattack(net, x, y, self.eps, seed=seed)).argmax(1) == y
         by_loss = _withstood(net, test, self.eps, steps=self.steps, early_stop=True, seed=seed)
         both = torch.stack(list(by_loss.values())).all(0)
-        condition = f"autoattack linf {self.eps:g}"
-        return [
-            row("attack", condition, "accuracy", right.double().mean()),
-            row("attack", condition, "accuracy_pgd", both.double().mean()),
-        ], None
+        return [row("accuracy", right.double().mean()), row("accuracy_pgd", both.double().mean())], None
 
 
 def _withstood(net, test, eps, **options):
@@ -92,22 +102,25 @@ def _withstood(net, test, eps, **options):
     }
 
 
-class Shifted(Measurement):
+class Shifted(Measurement, frozen=True):
     """Accuracy under one kind of shift."""
 
     kind: str
     severity: int
 
     def chosen(self):
-        return (shift_kinds.SHIFTS[self.kind],)
+        return (shifts.SHIFTS[self.kind],)
+
+    def columns(self):
+        return {**self.model.columns(), "task": "shift", "shift": self.kind, "severity": self.severity}
 
     def compute(self, load):
         samples = _shifted(self.model.data, self.kind, self.severity)
         value = training.accuracy(load(self.model), samples)
-        return [row("shift", f"{self.kind} {self.severity}", "accuracy", value)], None
+        return [row("accuracy", value)], None
 
 
-class Detection(Measurement):
+class Detection(Measurement, frozen=True):
     """How well a detector on a network tells the test samples from one kind of anomaly.
 
     `anomaly`: "pgd:<eps>" (attacked test samples, L∞), "<shift>:<severity>", or a kind of `data.outliers`.
@@ -119,30 +132,30 @@ class Detection(Measurement):
 
     def fingerprints(self):
         found = super().fingerprints()
-        if family(self.anomaly) == "ood" and self.anomaly not in data.SYNTHETIC:
+        if family(self.anomaly) == "outliers" and self.anomaly not in data.SYNTHETIC:
             found["anomaly"] = _outliers(self.model.data, self.anomaly).fingerprint
         return found
 
     def chosen(self):
-        head = self.anomaly.partition(":")[0]
-        tables = (data.SYNTHETIC, shift_kinds.SHIFTS, ATTACKS)
+        head, _ = strength(self.anomaly)
+        tables = (data.SYNTHETIC, shifts.SHIFTS, ATTACKS)
         return (detectors.DETECTORS[self.detector], *(table[head] for table in tables if head in table))
 
     def columns(self):
-        return {**super().columns(), "detector": _named(self.detector, self.options), "anomaly": self.anomaly}
+        own = {"detector": named(self.detector, self.options), "anomaly": self.anomaly, "family": family(self.anomaly)}
+        return {**self.model.columns(), "task": "anomaly", **own}
 
     def compute(self, load):
         detector, inside = _fitted(self.model, self.detector, self.options, load)
         outside = detector.score(_anomalous(self.model, self.anomaly, load))
-        task, condition = family(self.anomaly), f"{_named(self.detector, self.options)} on {self.anomaly}"
         return [
-            row(task, condition, "auroc", metrics.auroc(inside, outside)),
-            row(task, condition, "aupr_ood", metrics.aupr(inside, outside)),
-            row(task, condition, "fpr95_ood", metrics.fpr_at_95_tpr(inside, outside)),
+            row("auroc", metrics.auroc(inside, outside)),
+            row("aupr_ood", metrics.aupr(inside, outside)),
+            row("fpr95_ood", metrics.fpr_at_95_tpr(inside, outside)),
         ], None
 
 
-class Certified(Measurement):
+class Certified(Measurement, frozen=True):
     """The share of test samples that are right and certified at a radius, by randomized smoothing, and its cost."""
 
     sigma: float
@@ -150,23 +163,25 @@ class Certified(Measurement):
     n: int
     limit: int
 
+    def columns(self):
+        return {**self.model.columns(), "task": "certificate"}
+
     def compute(self, load):
         net, test = load(self.model), _some(self.model.data, self.limit)
         x, y = _on(net, test.x), _on(net, test.y)
         started = time.perf_counter()
         predicted, radius = certify.certify(net, x, self.sigma, n=self.n, n0=min(100, self.n), seed=self.model.seed)
         seconds = time.perf_counter() - started
-        condition = f"σ {self.sigma:g}, n {self.n}"
         return [
-            row("certificate", condition, "accuracy", (predicted == y).double().mean()),
-            row("certificate", condition, "certified", ((predicted == y) & (radius >= self.radius)).double().mean()),
-            row("certificate", condition, "abstained", (predicted == certify.ABSTAIN).double().mean()),
-            row("cost", "certificate", "macs", (self.n + min(100, self.n)) * costs.cost(net, x[:1], repeats=1).macs),
-            row("cost", "certificate", "seconds", seconds / len(test)),
+            row("accuracy", (predicted == y).double().mean()),
+            row("certified", ((predicted == y) & (radius >= self.radius)).double().mean()),
+            row("abstained", (predicted == certify.ABSTAIN).double().mean()),
+            row("macs", (self.n + min(100, self.n)) * costs.cost(net, x[:1], repeats=1).macs),
+            row("time", seconds / len(test)),
         ], None
 
 
-class Scored(Measurement):
+class Scored(Measurement, frozen=True):
     """What a score costs, per image: measured seconds, the median of `repeats` runs over one batch."""
 
     detector: str
@@ -177,16 +192,16 @@ class Scored(Measurement):
         return (detectors.DETECTORS[self.detector],)
 
     def columns(self):
-        return {**super().columns(), "detector": _named(self.detector, self.options)}
+        return {**self.model.columns(), "task": "score", "detector": named(self.detector, self.options)}
 
     def compute(self, load):
         net, x = load(self.model), _batch(self.model.data)
         detector = detectors.build(self.detector, **dict(self.options)).fit(net, self.model.origin.samples())
         seconds = _seconds(lambda: detector.score(_on(net, x)), self.repeats)
-        return [row("cost", "score", "seconds", seconds / len(x))], None
+        return [row("time", seconds / len(x))], None
 
 
-class Ensembled(Cell):
+class Ensembled(Step, frozen=True):
     """A deep ensemble: accuracy, calibration, accuracy under attack, detection by MSP and by disagreement, cost.
 
     One member is a network by itself: what the ensemble is compared with.
@@ -196,6 +211,7 @@ class Ensembled(Cell):
     eps: float
     anomalies: tuple[str, ...]
     repeats: int = 5
+    tables: ClassVar[frozenset[str]] = TABLES
 
     def inputs(self):
         return self.members
@@ -203,16 +219,16 @@ class Ensembled(Cell):
     def fingerprints(self):
         found = self.members[0].fingerprints()
         for name in self.anomalies:
-            if family(name) == "ood" and name not in data.SYNTHETIC:
+            if family(name) == "outliers" and name not in data.SYNTHETIC:
                 found[name] = _outliers(self.members[0].data, name).fingerprint
         return found
 
     def chosen(self):
-        heads = [name.partition(":")[0] for name in self.anomalies]
-        return tuple(table[head] for table in (data.SYNTHETIC, shift_kinds.SHIFTS) for head in heads if head in table)
+        heads = [strength(name)[0] for name in self.anomalies]
+        return tuple(table[head] for table in (data.SYNTHETIC, shifts.SHIFTS) for head in heads if head in table)
 
     def columns(self):
-        return {**self.members[0].columns(), "members": len(self.members)}
+        return {**self.members[0].columns(), "task": "ensemble", "members": len(self.members)}
 
     def compute(self, load):
         nets, chosen = [load(member) for member in self.members], self.members[0].data
@@ -227,14 +243,14 @@ class Ensembled(Cell):
         batch = _on(nets[0], _batch(chosen))
         cost = [costs.cost(member, batch, repeats=self.repeats) for member in nets]
         rows = [
-            row("classification", "clean", "accuracy", (logits.argmax(1) == y).double().mean()),
-            row("attack", f"pgd linf {self.eps:g}", "accuracy", robust.double().mean()),
-            row("cost", "network", "params", sum(c.params for c in cost)),
-            row("cost", "network", "macs", sum(c.macs for c in cost) / BATCH),
-            row("cost", "network", "peak_bytes", max(c.peak_bytes for c in cost)),
-            row("cost", "network", "seconds", sum(c.seconds for c in cost) / len(batch)),
+            row("accuracy", (logits.argmax(1) == y).double().mean()),
+            row("accuracy", robust.double().mean(), attack="pgd", norm="linf", eps=self.eps),
+            row("params", sum(c.params for c in cost)),
+            row("macs", sum(c.macs for c in cost) / BATCH),
+            row("peak_bytes", max(c.peak_bytes for c in cost)),
+            row("time", sum(c.seconds for c in cost) / len(batch)),
         ]
-        scores = {"msp": lambda z: -training.logits(net, z).softmax(1).amax(1)}
+        scores: dict[str, Any] = {"msp": lambda z: -training.logits(net, z).softmax(1).amax(1)}
         if len(nets) > 1:
             scores["disagreement"] = net.disagreement
         inside = {name: score(x) for name, score in scores.items()}
@@ -242,38 +258,44 @@ class Ensembled(Cell):
             outside = _against(net, chosen, anomaly, seed)
             for name, score in scores.items():
                 value = metrics.auroc(inside[name], score(outside))
-                rows.append(row(family(anomaly), f"{name} on {anomaly}", "auroc", value))
+                rows.append(row("auroc", value, detector=name, anomaly=anomaly, family=family(anomaly)))
         return rows, None
 
 
-def _named(detector, options):
-    """Return the text that `settings.detector` reads."""
+def named(detector: str, options: tuple[tuple[str, Any], ...]) -> str:
+    """Return the text that stands for a detector and its options among parameters: see `fields.detector`."""
     told = [(name, str(value).lower() if isinstance(value, bool) else value) for name, value in options]
-    return " ".join([detector, *(f"{name}={value}" for name, value in told)])
+    return " ".join([detector, *(f"{name}:{value}" for name, value in told)])
 
 
-def family(anomaly):
-    """Return "aa" for an adversarial attack, "ds" for a distribution shift, "ood" for outliers.
+def strength(anomaly: str) -> tuple[str, str]:
+    """Return ("rotate", "4") for "rotate:4", ("textures", "") for "textures"."""
+    return re.findall(r"(?s)^([^:]*):?(.*)$", anomaly)[0]
 
-    Raises ValueError for a name that is none of them.
+
+def family(anomaly: str) -> str:
+    """Return the family of a kind of anomaly: "attacks", "shifts" or "outliers".
+
+    "pgd:<eps>" is an attack (test samples within eps in L∞), "<shift>:<severity>" a shift; all else are outliers: a
+    kind of `data.outliers`, or a data set. Raises ValueError for a name that is none of them.
     """
-    head, colon, rest = anomaly.partition(":")
-    if colon and head == "pgd":
+    head, rest = strength(anomaly)
+    if rest and head == "pgd":
         try:
             checks.number("the radius of pgd:<eps>", float(rest), 0, 1)
         except ValueError as error:
             raise ValueError(f"anomaly {anomaly!r}: {error}") from None
-        return "aa"
-    if colon and head in shifts.KINDS:
-        if rest not in "12345" or len(rest) != 1:
+        return "attacks"
+    if rest and head in shifts.KINDS:
+        if rest not in tuple("12345"):
             raise ValueError(f"anomaly {anomaly!r}: severity must be in 1..5, got {rest!r}")
-        return "ds"
-    if colon and head == "folder":
-        return "ood"
+        return "shifts"
+    if rest and head == "folder":
+        return "outliers"
     checks.choice("anomaly", anomaly, (*data.OUTLIERS, *data.NAMES, *shifts.KINDS, "pgd"), also=", folder:<path>")
     if anomaly in shifts.KINDS or anomaly == "pgd":
         raise ValueError(f"anomaly {anomaly!r} needs a strength: {'pgd:0.1' if anomaly == 'pgd' else anomaly + ':3'}")
-    return "ood"
+    return "outliers"
 
 
 def _remembered(size):
@@ -298,13 +320,13 @@ def _remembered(size):
 
 @_remembered(16)
 def _anomalous(model, name, load):
-    """Return the anomalous inputs called `name` to a network cell, on the device of the network."""
+    """Return the anomalous inputs called `name` to a network step, on the device of the network."""
     return _against(load(model), model.data, name, model.seed)
 
 
 @_remembered(32)
 def _fitted(model, name, options, load):
-    """Return a detector fitted to the network of a cell with the labels it was trained on, and its test scores."""
+    """Return a detector fitted to the network of a step with the labels it was trained on, and its test scores."""
     net = load(model)
     detector = detectors.build(name, **dict(options)).fit(net, model.origin.samples())
     return detector, detector.score(_on(net, inliers(model.data, "test").x))
@@ -312,11 +334,11 @@ def _fitted(model, name, options, load):
 
 def _against(net, chosen, name, seed):
     """Return the anomalous inputs called `name` to a network, on its device."""
-    kind, (head, _, rest) = family(name), name.partition(":")
-    if kind == "aa":
+    kind, (head, rest) = family(name), strength(name)
+    if kind == "attacks":
         test = inliers(chosen, "test")
         return ATTACKS["pgd"](net, _on(net, test.x), _on(net, test.y), float(rest), steps=STEPS, seed=seed)
-    samples = _shifted(chosen, head, int(rest)) if kind == "ds" else _outliers(chosen, name)
+    samples = _shifted(chosen, head, int(rest)) if kind == "shifts" else _outliers(chosen, name)
     return _on(net, samples.x)
 
 

@@ -1,0 +1,80 @@
+"""The pages that compute by themselves what they show: the quickstart, and the teaching pages of book/concepts."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, create_model
+
+from sparselib.experiments import fields
+from sparselib.experiments.fields import Figure, Page
+from sparselib.pruning import schedules
+
+
+class Quickstart(Page):
+    """One network, pruned, attacked and asked about anomalies."""
+
+    number, notebook = 0, "00_quickstart"
+    blocks: ClassVar[tuple[str, ...]] = ("quickstart",)
+
+    sparsity: fields.Sparsity = Field(description="fraction of weights removed")
+    eps: Annotated[float, Field(ge=0, le=1)] = Field(description="radius of the L∞ attack, in pixel units")
+    seed: fields.Seed = Field(description="of the weights, the order of the data, the attack")
+
+
+class Lesson(Page):
+    """A page of book/concepts that computes what it shows."""
+
+    folder: ClassVar[str] = "book/concepts"
+    blocks: ClassVar[tuple[str, ...]] = ("lesson",)
+    publishable: ClassVar[bool] = False
+
+    seed: fields.Seed = Field(description="of the weights and the order of the data")
+
+
+def _lesson(notebook, says) -> Any:
+    page = create_model(f"{notebook.title()}Lesson", __base__=Lesson, __module__=__name__, __doc__=says)
+    page.notebook = notebook
+    return page
+
+
+SparsityLesson = _lesson("sparsity", "What sparsity is, and what it costs.")
+CriteriaLesson = _lesson("criteria", "Which weights survive under each criterion.")
+StructureLesson = _lesson("structure", "Single weights against whole units, with measured times.")
+TicketsLesson = _lesson("tickets", "Lottery tickets, and subnetworks of trained networks.")
+RobustnessLesson = _lesson("robustness", "Attacks, shifts and certificates on one small network.")
+DetectionLesson = _lesson("detection", "Scores, thresholds and the metrics of anomaly detection.")
+SensnormLesson = _lesson("sensnorm", "SensNorm derived step by step.")
+
+
+def networks(p, seed):
+    """The sparse networks of one seed: pruned at every time, in one round and in several."""
+    ways = [*((when, 1) for when in schedules.WHEN), ("before", 20), ("after", 5)]
+    for sparsity in p.sparsities:
+        for when, rounds in ways:
+            net = p.pruned(p.trained(seed), f"{p.criterion} {when}", sparsity, rounds=rounds)
+            yield {"arm": when, "rounds": rounds}, net
+
+
+def measured(p, role, net):
+    """What is measured of each: its accuracy."""
+    yield role, net
+
+
+class SchedulesLesson(Figure):
+    """When to prune, and in how many rounds."""
+
+    folder: ClassVar[str] = "book/concepts"
+    notebook: ClassVar[str] = "schedules"
+    blocks: ClassVar[tuple[str, ...]] = ("schedules",)
+
+    seeds: fields.Count = Field(description="number of seeds: 0, 1, …")
+    criterion: fields.Criterion = Field(description="pruning criterion")
+    sparsities: fields.Sparsities = Field(description="fractions of weights removed")
+    finetune_epochs: fields.Epochs = Field(description="training epochs after pruning")
+
+    networks, measured = networks, measured
+
+
+ALL = (
+    *(SparsityLesson, CriteriaLesson, SchedulesLesson, StructureLesson, TicketsLesson),
+    *(RobustnessLesson, DetectionLesson, SensnormLesson),
+)

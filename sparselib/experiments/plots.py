@@ -1,0 +1,276 @@
+"""How figures look, and what they say to those who cannot see them.
+
+Readable in grey (markers and dashes differ, not only colours) and in dark mode. Scales stand side by side: where the
+table has the column `scale`, each scale is a column of panels with axes of its own. Every function returns a Drawing:
+the figure and its words.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from sparselib.experiments import statistics
+
+# Dark mode inverts lightness and keeps the hue, so charts have a white ground and dark ink. The palette is
+# seaborn's "colorblind".
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 100,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "sparselib",  # the same figure, the same bytes
+}
+MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and what it shows, in words and numbers."""
+
+    fig: Figure
+    alt: str
+    picture: bool = False  # it holds images, whose greys must not be inverted in dark mode
+
+
+@contextmanager
+def style():
+    """Draw in the style of the book."""
+    with plt.rc_context(STYLE), sns.color_palette("colorblind"):
+        yield
+
+
+def started(table: pd.DataFrame, *, series: str = "arm", at: str = "dense") -> pd.DataFrame:
+    """Return the table where the lines of `at` begin the line of every other value of `series`, at each scale."""
+    start, others = table[table[series] == at], table[table[series] != at]
+    scales = others.groupby("scale", sort=False) if "scale" in table else [(None, others)]
+    begun = [
+        (start if scale is None else start[start["scale"] == scale]).assign(**{series: value})
+        for scale, own in scales
+        for value in own[series].unique()
+    ]
+    return pd.concat([others, *begun], ignore_index=True)
+
+
+def lines(
+    table: pd.DataFrame, *, x: str = "sparsity", series: str = "arm", panels: str = "measure", xlabel: str = "sparsity",
+    ylabel: str = "accuracy in %", chance: float | None = None, even: bool = True, cost: str | None = None,
+    names: Callable = str,
+) -> Drawing:  # fmt: skip
+    """Return a line chart: the mean of `value` over seeds against `x`, with 95 % t intervals as bars.
+
+    Args:
+        table: long, with the columns `value`, those named by `x`, `series`, `panels`, and perhaps `scale`.
+        chance: a level drawn as a dotted line. even: space the values of x evenly; else to scale.
+        cost: a column whose means stand on a logarithmic axis in place of x, which then only tells points apart.
+        names: what the values of `series` are called.
+    """
+
+    def draw(axis, part, kinds, looks):
+        order = sorted(part[x].unique())
+        for kind in kinds:
+            own = part[part[series] == kind].groupby(x)
+            if not own.ngroups:
+                continue
+            found = own["value"].agg(statistics.interval)
+            place = own[cost].mean() if cost else [order.index(v) if even else v for v in found.index]
+            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3, label=names(kind))
+        if chance is not None:
+            axis.axhline(chance, color="#777777", linestyle=":", linewidth=1)
+        if cost:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("")
+        elif even:
+            axis.set_xticks(range(len(order)), [f"{v:g}" for v in order])
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+
+    fig = _chart(table, panels, series, draw, size=(3.3, 2.3), sharey="row", sharex="col" if cost else False)
+    return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, x, series, panels, names)}.")
+
+
+def dots(
+    table: pd.DataFrame, *, category: str, series: str | None = None, panels: str | None = None, xlabel: str,
+    chance: float | None = None, names: Callable = str,
+) -> Drawing:  # fmt: skip
+    """Return a dot chart: means of `value` over seeds, one line for each category, with 95 % t intervals as bars.
+
+    Args: as `lines`; `series` gives colours and markers. `names`: what the categories are called.
+    """
+    categories = list(dict.fromkeys(table[category]))
+
+    def draw(axis, part, kinds, looks):
+        for number, kind in enumerate(kinds):
+            own = part if kind is None else part[part[series] == kind]
+            found = own.groupby(category, sort=False)["value"].agg(statistics.interval)
+            mean, bars = _bars(found)
+            place = [categories.index(c) + 0.5 * ((number + 0.5) / len(kinds) - 0.5) for c in found.index]
+            axis.errorbar(mean, place, xerr=bars, **{**looks[kind], "linestyle": "none"}, label=kind)
+        axis.set_yticks(range(len(categories)), [names(c) for c in categories])
+        axis.set(ylim=(len(categories) - 0.5, -0.5), xlabel=xlabel)
+        axis.grid(axis="y", visible=False)
+        if chance is not None:
+            axis.axvline(chance, color="#777777", linestyle=":", linewidth=1)
+
+    size = (3.0, 0.5 + 0.27 * len(categories))
+    fig = _chart(table, panels, series, draw, size=size, sharey=True, sharex=True)
+    kinds = ", " + " / ".join(map(str, dict.fromkeys(table[series]))) if series else ""
+    return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, names, series)}.")
+
+
+def _chart(table, panels, series, draw, *, size, sharey, sharex):
+    """Return a figure of panels: down by the column `panels`, across by `scale`; the panels of one scale flow.
+
+    `draw(axis, part, kinds, looks)` fills one; `kinds` are the values of `series` and `looks` how each is drawn.
+    """
+    rows = list(dict.fromkeys(table[panels])) if panels else [None]
+    scales = list(dict.fromkeys(table["scale"])) if "scale" in table else [None]
+    across = len(scales) if len(scales) > 1 else 2 if len(rows) == 4 else min(3, len(rows))
+    down = len(rows) if len(scales) > 1 else -(-len(rows) // across)
+    kinds = list(dict.fromkeys(table[series])) if series else [None]
+    with style():
+        looks = {
+            kind: {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "color": colour,
+                   "markersize": 5, "elinewidth": 1, "capsize": 2.5}
+            for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+        }  # fmt: skip
+        width, height = max(4.6, size[0] * across), size[1] * down + 0.5
+        fig, axes = plt.subplots(
+            down, across, figsize=(width, height), squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
+        )
+        keys = [(row, scale) for row in rows for scale in scales]
+        for axis in axes.flat[len(keys) :]:
+            axis.axis("off")
+        for (row, scale), axis in zip(keys, axes.flat, strict=False):
+            part = table if row is None else table[table[panels] == row]
+            part = part if scale is None else part[part["scale"] == scale]
+            if not len(part):
+                axis.axis("off")
+                continue
+            draw(axis, part, kinds, looks)
+            axis.set_title(", ".join(str(v) for v, among in ((row, rows), (scale, scales)) if len(among) > 1))
+        _tidy(fig, axes)
+    return fig
+
+
+def _tidy(fig, axes):
+    """Leave labels at the outer edges, keep percentages within their range, and put one legend above all panels."""
+    known = {}
+    for (row, column), axis in np.ndenumerate(axes):
+        if not axis.axison:
+            continue
+        known |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        if row + 1 < len(axes) and axes[row + 1, column].axison:
+            axis.set_xlabel("")
+        if column and axis.get_shared_y_axes().joined(axis, axes[row, column - 1]) and axes[row, column - 1].axison:
+            axis.set_ylabel("")
+            axis.tick_params(labelleft=False)
+    known = {label: handle for label, handle in known.items() if label != "None"}
+    if len(known) > 1:
+        longest = max(map(len, known))
+        columns = 1 if longest > 45 else 3 if longest > 18 else 4
+        fig.legend(known.values(), known.keys(), loc="outside upper center", ncol=columns, frameon=False)
+
+
+def _bars(found):
+    """Return means and the lengths of the bars below and above, 0 where there is no bound; not beyond 0 and 100."""
+    mean, low, high = (found.map(lambda interval, i=i: interval[i]) for i in range(3))
+    below = (mean - low.clip(lower=mean.clip(upper=0))).where(low > -math.inf, 0.0)
+    above = (high.clip(upper=mean.clip(lower=100)) - mean).where(high < math.inf, 0.0)
+    return mean, [below, above]
+
+
+def shares(counts: pd.DataFrame) -> Drawing:
+    """Return stacked bars: one for each claim and scale, cut into supported, undecided, contradicted.
+
+    All bars are equally long, for claims have few comparisons or hundreds; the numbers say how many.
+
+    Args: counts: DataFrame with the columns claim, scale, supported, undecided, contradicted.
+    """
+    looks = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
+    with style():
+        fig, axis = plt.subplots(figsize=(7, 0.9 + 0.42 * len(counts)))
+        names = [f"{c}, {s}" for c, s in zip(counts["claim"], counts["scale"], strict=True)]
+        total = counts[list(looks)].sum(axis=1)
+        left = 0 * total
+        for name, (colour, hatch) in looks.items():
+            share = 100 * counts[name] / total
+            bars = axis.barh(names, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+            labels = [str(n) if n else "" for n in counts[name]]
+            axis.bar_label(
+                bars, labels, label_type="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
+            )
+            left = left + share
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("% of the comparisons")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(looks), frameon=False)
+    said = [
+        f"{line['claim']} on {line['scale']}: " + ", ".join(f"{line[name]} {name}" for name in looks)
+        for _, line in counts.iterrows()
+    ]
+    return Drawing(fig, "Stacked bars. " + "; ".join(said) + ".")
+
+
+def pictures(
+    groups: dict[str, torch.Tensor], *, alt: str, titles: dict | None = None, scale: float = 1.0, columns: int = 1
+) -> Drawing:
+    """Return a figure of images: `groups` is {row label: images (n, C, H, W) in [0, 1]}, one row each.
+
+    `titles` {row label: one text an image}. `columns`: into how many blocks of rows, side by side, to break them.
+    """
+    across = max(len(images) for images in groups.values())
+    rows = -(-len(groups) // columns)
+    with style():
+        size = (scale * across * columns + 1.6 * columns, scale * 1.1 * rows)
+        fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
+        for axis in axes.flat:
+            axis.axis("off")
+            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2), aspect="equal")
+        for number, (label, images) in enumerate(groups.items()):
+            axis, top = axes.flat[number // rows], 1.1 * (number % rows)
+            axis.text(-0.15, top + 0.5, label, ha="right", va="center")
+            for column, image in enumerate(images):
+                pixels = image.detach().cpu().permute(1, 2, 0).numpy()
+                pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
+                box = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
+                axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=box, interpolation="nearest")
+                if titles and label in titles:
+                    axis.text(column + 0.5, top, titles[label][column], ha="center", va="bottom", fontsize=8)
+            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2))
+        return Drawing(fig, alt, picture=True)
+
+
+def told(table: pd.DataFrame, x: str | None, series, panels, names: Callable = str, inner: str | None = None) -> str:
+    """Return a chart in words: for every panel, scale and series the means; over `x`, that at its two ends."""
+    said = []
+    groups = [c for c in ("scale", panels) if c and c in table]
+    for key, part in table.groupby(groups, sort=False) if groups else [((), table)]:
+        values = []
+        for kind, own in part.groupby(series, sort=False):
+            means = own.groupby(inner or x, sort=bool(x))["value"].mean() if inner or x else own["value"].mean()
+            if inner:
+                numbers = " / ".join(f"{v:.0f}" for v in means)
+            elif x:
+                numbers = f"{means.iloc[0]:.0f} to {means.iloc[-1]:.0f}"
+            else:
+                numbers = f"{means:.0f}"
+            values.append(f"{names(kind)} {numbers}")
+        said.append(", ".join(map(str, key)) + (": " if key else "") + ", ".join(values))
+    return "; ".join(said)

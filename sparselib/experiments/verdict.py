@@ -1,0 +1,75 @@
+"""Figure 6: each claim against each measure, by one rule, from the rows of all other figures."""
+
+from typing import Annotated, Any, ClassVar
+
+import pandas as pd
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from sparselib import checks
+from sparselib.experiments import fields, findings
+from sparselib.experiments.fields import Page
+from sparselib.experiments.sensnorm import Sensnorm
+from sparselib.experiments.sparsity import AnomalyDetection, Robustness
+from sparselib.experiments.structure import StructureAndCost
+from sparselib.experiments.subnetworks import Subnetworks
+from sparselib.repro.parameters import Parameters, in_one_line
+
+JUDGED = {page.notebook: page for page in (Robustness, AnomalyDetection, Subnetworks, StructureAndCost, Sensnorm)}
+
+
+class Verdict(Page):
+    """Each claim against each measure: supported, contradicted or undecided."""
+
+    number, notebook, claim = 6, "06_verdict", "C1–C4"
+    blocks: ClassVar[tuple[str, ...]] = ("verdict",)
+    publishable: ClassVar[bool] = False
+    judges: ClassVar[tuple[type[Parameters], ...]] = tuple(JUDGED.values())
+
+    seeds: fields.Seeds
+    margin: Annotated[float, Field(ge=0)] = Field(description="smallest difference that would matter, in points")
+    figures: dict[str, dict] = Field(description="other figures' parameters that are not the profile's")
+
+    @field_validator("figures")
+    @classmethod
+    def _known_figures(cls, values):
+        for name, changed in values.items():
+            page = JUDGED[checks.choice("figure", name, JUDGED)]
+            for parameter in changed:
+                own = [field for field in page.model_fields if field != "profile"]
+                checks.choice(f"parameter of {name}", parameter, own)
+        return values
+
+    @model_validator(mode="after")
+    def _sound_figures(self):
+        try:
+            self.judged()
+        except ValidationError as error:
+            page = next(page for page in self.judges if page.__name__ == error.title)
+            raise ValueError(in_one_line(error, page)) from None
+        return self
+
+    def judged(self) -> dict[str, Page]:
+        """Return the parameters of the figures that are judged, by the names of their notebooks.
+
+        What is changed here and known there is changed there, too.
+        """
+        usual = self.usual(self.profile)
+        given = {n: v for n, v in self if n != "figures" and v != usual[n]}
+        return {
+            name: page.of_profile(
+                self.profile, **{n: v for n, v in given.items() if n in page.model_fields} | self.figures.get(name, {})
+            )
+            for name, page in JUDGED.items()
+        }
+
+    def roles(self):
+        return [pair for parameters in self.judged().values() for pair in parameters.roles()]
+
+
+def judged(page: Any, rows: pd.DataFrame, margin: float) -> list[findings.Finding]:
+    """Return what the page of verdicts shows of one figure: recipes of one question pooled, no clean accuracy."""
+    metrics = ("auroc", "aupr_ood", "fpr95_ood")
+    found = findings.judge(page.comparisons(), rows, margin=margin, metrics=metrics)
+    if not isinstance(page, StructureAndCost):  # there, every subject is a question of its own
+        found = findings.pooled(found, margin=margin)
+    return [f for f in found if f.measure != "clean"]

@@ -1,0 +1,102 @@
+"""One dictionary: what arms, criteria, detectors, attacks, shifts, anomalies and measures are called among people.
+
+Figures, tables and prose take their names from here, so that a thing has one name everywhere.
+"""
+
+import re
+
+from sparselib.experiments import measurements
+from sparselib.experiments.fields import detector as read_detector
+from sparselib.experiments.fields import recipe as read_recipe
+
+CRITERIA = {
+    "random": "random", "magnitude": "magnitude", "snip": "SNIP", "grasp": "GraSP", "crop": "CroP",
+    "synflow": "SynFlow", "snap": "SNAP",
+}  # fmt: skip
+WHEN = {
+    "before": "before training", "early": "early in training", "gradual": "gradually", "after": "after training",
+    "tickets": "lottery ticket",
+}  # fmt: skip
+ARMS = {
+    "dense": "dense", "sparse": "sparse", "fewer epochs": "dense, fewer epochs", "weight decay": "dense, weight decay",
+    "narrow": "dense, narrow", "clean": "learnt: clean", "adversarial": "learnt: attacks", "shift": "learnt: shifts",
+    "outlier": "learnt: outliers", "magnitude": "largest weights", "random": "random weights", "shrunk": "shrunk",
+    "scratch": "from scratch", "start": "dense, to be pruned", "pruned": "pruned units",
+}  # fmt: skip
+STATES = {"batch_norm": {"restated": "restated"}, "base": {"untrained": "untrained"}}  # said where not the usual
+DETECTORS = {
+    "msp": "MSP", "maxlogit": "max logit", "entropy": "entropy", "energy": "energy", "odin": "ODIN",
+    "mahalanobis": "Mahalanobis", "relative_mahalanobis": "relative Mahalanobis", "knn": "KNN", "vim": "ViM",
+    "react": "ReAct", "dice": "DICE", "ash": "ASH", "gradnorm": "GradNorm", "sensnorm": "SensNorm",
+    "profile": "sensitivity profile", "disagreement": "disagreement",
+}  # fmt: skip
+OPTIONS = {
+    "layers": {"all": "all layers", "last": "last layer"}, "norm": {"inf": "p = ∞"},
+    "aggregate": {"mean": "mean over layers", "all": "one norm"},
+    "target": {"logit": "logit loss", "uniform": "uniform target", "predicted": "predicted label"},
+    "criterion": CRITERIA, "reference": {"train": "from the training mean"},
+    "standardise": {"true": "standardised"}, "per_loss": {"true": "over the loss"},
+}  # fmt: skip
+OTHERWISE = {"norm": "p = {}", "views": "{} views"}  # options whose values are numbers
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
+NORMS = {"linf": "L∞", "l2": "L2"}
+ANOMALIES = {
+    "heldout": "held-out classes", "mixed": "mixed images", "textures": "textures", "uniform": "uniform noise",
+    "gaussian": "Gaussian noise images", "inverted": "inverted images", "permuted": "permuted pixels",
+    "gaussian_noise": "Gaussian noise", "shot_noise": "shot noise", "impulse_noise": "impulse noise",
+    "defocus_blur": "defocus", "motion_blur": "motion blur", "zoom_blur": "zoom blur", "rotate": "rotation",
+    "translate": "translation", "jpeg": "JPEG", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "digits": "digits",
+}  # fmt: skip
+METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95"}
+TOLD = {"auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95"}  # so that more is better everywhere
+ACCURACIES = {"accuracy": "right", "certified": "right and certified", "abstained": "abstained"}
+QUESTIONS = {"smoothing": "trained on noise", "adversarial": "adversarial training"}
+
+
+def arm(name: str) -> str:
+    """Return what an arm is called: "magnitude, after training, units" for the recipe "magnitude after units"."""
+    if name in ARMS or name in WHEN:
+        return ARMS.get(name) or WHEN[name]
+    criterion, when, structured = read_recipe(name)
+    said = f"{CRITERIA.get(criterion, criterion)}, {WHEN.get(when, when)}"
+    return said + (", units" if structured else "")
+
+
+def network(row) -> str:
+    """Return what a network is called within its question, from the columns of its row: arm, sparsity, states."""
+    said = [arm(row["arm"])]
+    said += [names[row[column]] for column, names in STATES.items() if row.get(column) in names]
+    return ", ".join(said)
+
+
+def sparse(row) -> str:
+    """Return `network` with its sparsity, where there is any."""
+    return network(row) + (f" {row['sparsity']:g}" if row["sparsity"] else "")
+
+
+def detector(text: str) -> str:
+    """Return what a detector with its options is called: "SensNorm, all layers, p = 5"."""
+    if text == "disagreement":  # of an ensemble
+        return DETECTORS[text]
+    name, _ = read_detector(text)
+    said = [
+        OPTIONS.get(key, {}).get(value) or OTHERWISE.get(key, f"{key} {{}}").format(value)
+        for key, value in re.findall(r"([^\s:]+):(\S+)", text)
+    ]
+    return ", ".join([DETECTORS.get(name, name), *said])
+
+
+def attack(kind: str, norm: str, eps: float | None = None) -> str:
+    """Return "PGD, L∞ 0.1"."""
+    return f"{ATTACKS[kind]}, {NORMS[norm]}" + ("" if eps is None else f" {eps:.3g}")
+
+
+def anomaly(name: str) -> str:
+    """Return what a kind of anomaly is called, with its strength where it has one."""
+    head, rest = measurements.strength(name)
+    if head == "pgd":
+        return f"PGD, ε = {rest}"
+    if head == "folder":
+        return f"images of {rest}"
+    return ANOMALIES.get(head, head) + (f", severity {rest}" if rest else "")

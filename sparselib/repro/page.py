@@ -1,0 +1,263 @@
+"""What a notebook calls: check the parameters, get the rows, show figures that say where they come from.
+
+run = page.start(Sensnorm, globals())
+results = run.results()  # computed here; then the published rows of other scales, if there are any
+run.show(draw(results), name="fig-sensnorm", caption="…")
+"""
+
+import html
+import inspect
+import io
+import json
+import os
+import re
+import shlex
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import HTML, Markdown, display
+
+from sparselib.repro import parameters as typed
+from sparselib.repro import project, published, runner
+from sparselib.repro.parameters import Parameters
+from sparselib.repro.store import Store
+
+
+def start(page: type[Parameters], namespace: dict[str, Any]) -> "Run":
+    """Return a Run for a page; `namespace` is the notebook's globals(), which hold nothing but parameters yet.
+
+    Shows the parameters. Raises ParameterError for a name that does not exist or a value that is not allowed.
+    """
+    run = Run(typed.from_notebook(page, namespace))
+    _show_own_warnings()
+    if run.parameters.profile == typed.LIVE:
+        torch.set_num_threads(1)  # fastest for tiny images, and the same sums on any number of cores
+    display(HTML(_table(run.parameters)))
+    return run
+
+
+@dataclass(frozen=True)
+class Result:
+    """The tidy rows of a page at one scale and the typed parameters they come from; computed here, or published."""
+
+    parameters: Any  # a Parameters, with the fields of its page
+    rows: pd.DataFrame
+    live: bool
+
+    @property
+    def profile(self) -> str:
+        return self.parameters.profile
+
+    @property
+    def scale(self) -> str:
+        """The scale in words, for sentences."""
+        p = self.parameters
+        n = len(p.seed_list())
+        how = "computed here" if self.live else "published"
+        return f"{p.profile} ({p.setting()}, {n} seed{'s' if n > 1 else ''}, {how})"
+
+
+class Run:
+    """One execution of a page's notebook; `parameters` are its typed parameters."""
+
+    def __init__(self, parameters: Parameters):
+        self.parameters = parameters
+        self._started = time.perf_counter()
+        self._results = None
+
+    def results(self, networks: Callable | None = None, measured: Callable | None = None) -> list[Result]:
+        """Return the Results to show: the one computed here, then those published for other profiles.
+
+        Computes first what the store lacks. `networks(p, seed)` and `measured(p, role, net)` are the experiment, as
+        the notebook has it; default: as the library has it.
+        """
+        p = self.parameters
+        found = Result(p, rows_of(p, _roles(p, networks, measured)), live=True)
+        self._results = [found, *published_results(type(p), but=p.profile)]
+        return self._results
+
+    def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | None = None) -> None:
+        """Show a figure with its stamp.
+
+        Args:
+            drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
+            name: its label, "fig-…", for references in the book. caption: Markdown; the origin is added.
+            of: the Results that it shows; default: those of `results`.
+        """
+        shown = self._results if of is None else of
+        buffer = io.StringIO()
+        drawing.fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        plt.close(drawing.fig)
+        kind = "picture" if drawing.picture else "chart"
+        caption = f"{caption} {self._origin(shown)}"
+        about = {"name": name, "caption": caption, "alt": drawing.alt, "class": kind}
+        bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": drawing.alt}
+        display(bundle, raw=True, metadata={"sparselib": about})
+        display(HTML(self._stamp(shown)))
+
+    def say(self, markdown: str) -> None:
+        """Show prose whose numbers were computed just now."""
+        display(Markdown(markdown))
+
+    def source(self, *things: Any) -> None:
+        """Show the source of functions or classes, as it is."""
+        code = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
+        display(Markdown(f"```python\n{code}\n```"))
+
+    def table(self, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
+        """Show a table: `rows` of cells, texts or numbers already rounded, under `head`."""
+        lines = [head, ["---"] * len(head), *rows]
+        display(Markdown("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)))
+
+    def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
+        """Show a table as `table` does, folded away under a line that says what it is."""
+
+        def line(cells, tag):
+            return "<tr>" + "".join(f"<{tag}>{_emphasised(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = line(head, "th") + "".join(line(row, "td") for row in rows)
+        display(
+            HTML(f'<details class="folded"><summary>{html.escape(summary)}</summary><table>{body}</table></details>')
+        )
+
+    def explorer(self, kind: str, data: Any, label: str) -> None:
+        """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
+
+        Without the book's script, in a plain notebook, `label` says what would be there.
+        """
+        content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+        display(
+            HTML(
+                f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{html.escape(label)}">'
+                f'<p class="fallback">{html.escape(label)} (interactive in the rendered book)</p>'
+                f'<script type="application/json">{content}</script></div>'
+            )
+        )
+
+    def _origin(self, results):
+        """Return in words what a figure was computed from: for each scale its data, network and seeds."""
+        if not results:
+            p = self.parameters
+            return f"*{p.profile}: {p.setting()}, {_seeds(p)}.*"
+        said = [
+            f"{r.profile}: {r.parameters.setting()}, {_seeds(r.parameters)}" + ("" if r.live else ", published")
+            for r in results
+        ]
+        return f"*{'; '.join(said)}.*"
+
+    def _stamp(self, results):
+        """Return the lines under a figure: which commit, how much work, and how to rerun it."""
+        live = f"commit {project.commit()}"
+        lines = [f"{r.profile}: {_work(r.rows)}" for r in results or () if len(r.rows)]
+        if not lines:
+            lines = [f"{live}, {time.perf_counter() - self._started:.0f} s in this notebook"]
+        told = "<br>".join(html.escape(line) for line in lines)
+        return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
+
+
+def _roles(p, networks, measured):
+    """Return the (role, step) pairs of a page with these functions in place of its own."""
+    if networks is None and measured is None:
+        return p.roles()
+    page = type(p)
+    own = {"networks": networks or page.networks, "measured": measured or page.measured}
+    edited = type(page.__name__, (page,), {**own, "__module__": page.__module__})
+    return edited.model_construct(**dict(p)).roles()
+
+
+def rows_of(parameters: Parameters, roles: list | None = None) -> pd.DataFrame:
+    """Return the tidy rows of a page, computing first what neither the store nor results/ has."""
+    store = Store(project.store_folder())
+    roles = parameters.roles() if roles is None else roles
+    steps = [step for _, step in roles]
+    if not project.from_nothing():
+        published.adopt(parameters, store)
+    runner.compute(steps, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count() or 1)))
+    return runner.rows(roles, store)
+
+
+def published_results(page: type[Parameters], *, but: str) -> list[Result]:
+    """Return the Results published for a page in other profiles than one and the live one."""
+    found = []
+    for profile in typed.profiles(page.profiles):
+        if profile in (but, typed.LIVE):
+            continue
+        try:
+            parameters, rows = published.parameters(page, profile), published.read(profile, page.notebook)
+        except published.PublishedError as error:
+            warnings.warn(f"{error}. Its rows are not shown", stacklevel=2)
+            continue
+        if parameters is not None and rows is not None:
+            found.append(Result(parameters, rows, live=False))
+    return found
+
+
+def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
+    """Return {scale: Results} of several pages: those computed here, then those published for other profiles."""
+    live = [Result(p, rows_of(p), live=True) for p in parameters.values()]
+    found = {r.profile: [] for r in live}
+    for result in (*live, *(r for one in live for r in published_results(type(one.parameters), but=one.profile))):
+        found.setdefault(result.profile, []).append(result)
+    return found
+
+
+def _emphasised(text):
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(str(text)))
+
+
+def _seeds(p):
+    seeds = p.seed_list()
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}–{seeds[-1]}"
+
+
+def _work(rows):
+    """Return how much work is behind the rows, and of which commit they are."""
+    steps = rows.drop_duplicates("key")
+    commits = ", ".join(sorted(rows["commit"].unique()))
+    return f"{len(steps)} steps, {steps['seconds'].sum():.0f} s of computing, commit {commits}"
+
+
+def _show_own_warnings():
+    """Let warnings of this package appear as notes on the page; others go where they went."""
+    elsewhere = getattr(warnings.showwarning, "elsewhere", warnings.showwarning)  # the set-up cell may run twice
+
+    def show(message, category, filename, *rest, **more):
+        if category is UserWarning and os.sep + "sparselib" + os.sep in filename:
+            display(HTML(f'<p class="note">Note: {html.escape(str(message))}.</p>'))
+        else:
+            elsewhere(message, category, filename, *rest, **more)
+
+    show.elsewhere = elsewhere
+    warnings.showwarning = show
+
+
+def rerun_command(parameters: Parameters) -> str:
+    """Return the shell command that makes this page again."""
+    changed = typed.overrides(parameters).items()
+    sets = "".join(f" --set {shlex.quote(f'{name}={_literal(value)}')}" for name, value in changed)
+    profile = "" if parameters.profile == typed.LIVE else f" --profile {parameters.profile}"
+    return f"sparselib run {parameters.folder}/{parameters.notebook}.ipynb{profile}{sets} -o out.ipynb"
+
+
+def _literal(value):
+    return json.dumps(value, ensure_ascii=False)  # JSON is YAML
+
+
+def _table(parameters):
+    chosen = typed.overrides(parameters)
+    lines = "".join(
+        f"<tr><td><code>{name}</code></td><td>{html.escape(_literal(value))}"
+        f"{' (changed)' if name in chosen else ''}</td><td>{html.escape(field.description or '')}</td></tr>"
+        for (name, value), field in zip(parameters, type(parameters).model_fields.values(), strict=True)
+    )
+    head = "<tr><th>parameter</th><th>value</th><th>meaning</th></tr>"
+    summary = f"Parameters: profile {html.escape(parameters.profile)}"
+    if chosen:
+        summary += html.escape(", changed: " + ", ".join(f"{n} = {_literal(v)}" for n, v in chosen.items()))
+    return f'<details class="parameters"><summary>{summary}</summary><table>{head}{lines}</table></details>'
