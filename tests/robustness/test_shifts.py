@@ -9,10 +9,10 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_sample_images
 
-from sparselib import data, seeds
+from sparselib import seeds
 from sparselib.robustness import shifts
 
-DETERMINISTIC = {*("defocus_blur", "zoom_blur", "brightness", "contrast", "jpeg", "scale", "stripe", "canny_edges")}
+DETERMINISTIC = {*("defocus_blur", "zoom_blur", "brightness", "contrast", "jpeg", "stripe")}
 each_kind = pytest.mark.parametrize("kind", shifts.KINDS)
 
 
@@ -55,11 +55,6 @@ def _ramp(n):
 
 
 # --- what all kinds promise ---
-
-
-def test_families_are_a_partition_of_the_kinds():
-    assert sorted(k for family in shifts.FAMILIES.values() for k in family) == sorted(shifts.KINDS)
-    assert len(set(shifts.KINDS)) == len(shifts.KINDS) >= 16
 
 
 @each_kind
@@ -122,15 +117,15 @@ def test_large_colour_image(kind):
     assert strong.min() >= 0 and strong.max() <= 1 and strong.std() > 0.01
 
 
-SCALED = ["motion_blur", "zoom_blur", "pixelate", "rotate", "shear", "scale", "translate", "stripe", "canny_edges"]
+SCALED = ["motion_blur", "zoom_blur", "pixelate", "rotate", "translate", "stripe"]
 
 
-@pytest.mark.parametrize("kind", [*SCALED, "defocus_blur", "spatter", "dotted_line", "zigzag"])
+@pytest.mark.parametrize("kind", [*SCALED, "defocus_blur"])
 def test_same_picture_is_changed_alike_at_two_sizes(kind):
     large = _smooth(16, 64, 10).double()
     small = torch.nn.functional.avg_pool2d(large, 2)
     change = [_distance(x, shifts.corrupt(x, kind, 5)).mean() / x.shape[2] for x in (small, large)]
-    assert change[1] / change[0] == pytest.approx(1, abs=0.6 if kind in ("pixelate", "canny_edges") else 0.3)
+    assert change[1] / change[0] == pytest.approx(1, abs=0.6 if kind == "pixelate" else 0.3)
 
 
 @pytest.mark.parametrize("kind", ["defocus_blur", "motion_blur", "zoom_blur", "contrast", "pixelate"])
@@ -244,24 +239,6 @@ def test_brightness_is_added_to_the_value_of_hsv(severity, amount):
     torch.testing.assert_close(shifts.corrupt(grey, "brightness", severity), (grey + amount).clamp(max=1))
 
 
-def test_spatter_covers_its_share_with_mud_and_spreads_with_severity():
-    for white, mud in ((_grey(1.0, 3, 1, 40, 40), [63]), (_grey(1.0, 3, 3, 40, 40), [63, 42, 20])):
-        covered = [shifts.corrupt(white, "spatter", severity) for severity in (1, 2, 3, 4, 5)]
-        for x, share in zip(covered, (0.05, 0.1, 0.15, 0.2, 0.3), strict=True):
-            spots = x[:, 0] < 1
-            assert torch.allclose(spots.double().mean((1, 2)), torch.tensor(share).double(), atol=1 / 1600)
-            assert (x.permute(0, 2, 3, 1)[spots] * 255).round().unique(dim=0).tolist() == [mud]
-        assert all((a[b == 1] == 1).all() for a, b in zip(covered, covered[1:], strict=False))
-
-
-def test_blobs_of_mud_grow_with_the_image():
-    blobs = [
-        sum(ndimage.label(image[0] < 1)[1] for image in shifts.corrupt(_grey(1.0, 6, 1, n, n), "spatter", 3).numpy())
-        for n in (24, 72)
-    ]
-    assert blobs[1] == pytest.approx(blobs[0], rel=0.3)
-
-
 @pytest.mark.parametrize(("severity", "factor"), list(enumerate([0.75, 0.5, 0.4, 0.3, 0.15], 1)))
 def test_contrast_shrinks_towards_the_mean_of_each_channel(severity, factor):
     x = torch.rand(3, 3, 8, 8, dtype=torch.float64)
@@ -311,28 +288,6 @@ def test_rotation_is_pillows_and_keeps_the_centre(severity, angle):
     assert (turned[..., 0, 0] == 0).all()  # black comes in at the corners
 
 
-def test_shear_of_severity_5_slides_each_row_by_its_distance_to_the_middle():
-    x = _ramp(9)
-    sheared = shifts.corrupt(x.repeat(8, 1, 1, 1), "shear", 5)[:, 0]
-    padded = torch.nn.functional.pad(x[0, 0], (4, 4))  # black
-    to_left, to_right = (
-        torch.stack([row[4 + side * (r - 4) :][:9] for r, row in enumerate(padded)]) for side in (1, -1)
-    )
-    assert {tuple(torch.isclose(image, side).all().item() for side in (to_left, to_right)) for image in sheared} == {
-        (True, False),
-        (False, True),
-    }
-
-
-def test_scale_of_severity_5_takes_every_second_pixel():
-    x = _ramp(17)
-    shrunk = shifts.corrupt(x, "scale", 5)
-    torch.testing.assert_close(shrunk[..., 4:13, 4:13], x[..., ::2, ::2])
-    outside = shrunk.clone()
-    outside[..., 4:13, 4:13] = 0
-    assert outside[..., 3:14, 3:14].max() <= 0.5 and outside[..., :3, :].max() == outside[..., 14:].max() == 0
-
-
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 def test_translate_moves_pixels_of_a_28_wide_image_by_severity(severity):
     x, s = _ramp(28), severity
@@ -349,70 +304,6 @@ def test_stripe_inverts_the_edges_up_to_a_quarter_each(severity):
     expected, s = x.clone(), severity
     expected[..., :s], expected[..., -s:] = 1 - x[..., :s], 1 - x[..., -s:]
     torch.testing.assert_close(shifts.corrupt(x, "stripe", severity), expected)
-
-
-@pytest.mark.parametrize(("kind", "first", "last"), [("dotted_line", 2, 27), ("zigzag", 2, 25)])
-@pytest.mark.parametrize("size", [28, 56])
-def test_strokes_cross_the_image_and_gain_opacity_with_severity(kind, first, last, size):
-    black, unit = _grey(0.0, 3, 3, size, size), size / 28
-    full = shifts.corrupt(black, kind, 5)
-    for severity in (1, 2, 3, 4):
-        torch.testing.assert_close(shifts.corrupt(black, kind, severity), full * severity / 5)
-    assert torch.equal(full[:, 0], full[:, 1])
-    ink = full[:, 0].amax(1)  # (6, W): the strongest in each column
-    column = torch.arange(size)
-    on = (column / (2 * unit)).int() % 2 == 1 if kind == "dotted_line" else torch.ones(size).bool()
-    on &= (column >= first * unit) & (column <= size - 1 - (27 - last) * unit)
-    assert (ink[:, ~on] == 0).all()
-    if kind == "dotted_line":  # straight from edge to edge, so always within the image
-        assert (ink[:, on] > 0.7).all()
-        for image in full[:, 0]:
-            row = image.argmax(0)[on].double().numpy()
-            straight = np.polyval(np.polyfit(column[on].numpy(), row, 1), column[on].numpy())
-            assert np.abs(row - straight).max() < 1
-    else:
-        middle = next(image for image in full[:, 0] if (image.amax(0)[on] > 0.7).all())
-        row = middle.argmax(0)[on].double().numpy()
-        turns = np.diff(np.sign(np.convolve(np.diff(row), np.ones(round(3 * unit)), "valid"))).nonzero()[0]
-        assert 4 <= len(turns) <= 12  # half a period is 4 pixels of 28
-    white = torch.ones_like(black)
-    assert torch.equal(shifts.corrupt(white, kind, 5), white)
-
-
-def _edge_map(image):
-    return shifts.corrupt(image[None, None], "canny_edges", 5)[0, 0]
-
-
-def test_canny_finds_the_outline_and_fades_to_it():
-    square = torch.zeros(28, 28, dtype=torch.float64)
-    square[8:20, 8:20] = 1
-    edges = _edge_map(square)
-    assert set(edges.unique().tolist()) == {0, 1}
-    ring = torch.zeros(28, 28).bool()
-    ring[7:21, 7:21] = True
-    ring[9:19, 9:19] = False
-    assert (edges[~ring] == 0).all()
-    assert (edges[10:18, 7:9].amax(1) == 1).all() and (edges[19:21, 10:18].amax(0) == 1).all()
-    fading = shifts.corrupt(square[None, None], "canny_edges", 2)[0, 0]
-    torch.testing.assert_close(fading, 0.6 * square + 0.4 * edges)
-    assert _edge_map(torch.full((28, 28), 0.7)).max() == 0
-
-
-@pytest.mark.parametrize("size", [28, 56])
-def test_canny_keeps_weak_edges_only_where_they_join_strong_ones(size):
-    # A step of height h, blurred by σ = 1, has a Sobel slope of 4 (Φ(1.5) − Φ(−0.5)) h = 2.5 h; thresholds 0.1, 0.2.
-    # At twice the size σ is 2 and the slope is taken over 2 pixels: 8 (Φ(0.75) − Φ(−0.25)) h = 3 h.
-    height = torch.linspace(0.2, 0.05, size, dtype=torch.float64)
-    half = size // 2
-
-    def along(factor):
-        step = torch.zeros(size, size, dtype=torch.float64)
-        step[:, half:] = factor * height[:, None]
-        return _edge_map(step)[:, half - 1 : half + 1].amax(1)
-
-    assert (along(1) == 1).all()  # the weak end (0.125) hangs on the strong one (0.5)
-    assert (along(0.5)[:half] == 1).all() and (along(0.5)[-4:] == 0).all()  # its end is below 0.1
-    assert along(0.3).max() == 0  # 0.15 at the strong end: nothing to hang on
 
 
 # --- bad input ---
@@ -444,99 +335,3 @@ def test_bad_arguments_are_named():
     for shape in ((1, 2, 8, 8), (1, 1, 7, 8), (0, 1, 8, 7)):
         with pytest.raises(ValueError, match="1 or 3 channels and at least 8×8"):
             shifts.corrupt(torch.zeros(shape), "contrast", 1)
-
-
-# --- the benchmarks' files ---
-
-
-@pytest.fixture
-def cifar(tmp_path):
-    """A folder of CIFAR-10-C's form with 4 images a severity; returns it and the images (5, 4, 32, 32, 3)."""
-    folder = tmp_path / "CIFAR-10-C"
-    folder.mkdir()
-    images = np.random.default_rng(0).integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8)
-    for name in ("fog", "jpeg_compression", "glass_blur"):
-        np.save(folder / f"{name}.npy", images.reshape(20, 32, 32, 3))
-    np.save(folder / "labels.npy", np.tile(np.array([3, 0, 9, 3], dtype=np.uint8), 5))
-    return folder, images
-
-
-@pytest.fixture
-def mnist(tmp_path):
-    folder = tmp_path / "mnist_c"
-    (folder / "zigzag").mkdir(parents=True)
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
-    np.save(folder / "zigzag" / "test_images.npy", images)
-    np.save(folder / "zigzag" / "test_labels.npy", np.array([7, 2, 1, 0, 4, 1]))
-    return folder, images
-
-
-def test_cifar_c_is_read_one_severity_at_a_time(cifar):
-    folder, images = cifar
-    names = tuple("abcdefghij")
-    clean = data.Samples(torch.rand(4, 3, 32, 32), torch.tensor([3, 0, 9, 3]), names, "cifar10")
-    for severity in (1, 2, 3, 4, 5):
-        samples = shifts.load_folder(folder, "fog", severity, like=clean)
-        assert torch.equal(samples.x, torch.from_numpy(images[severity - 1]).permute(0, 3, 1, 2).float() / 255)
-        assert samples.y.tolist() == [3, 0, 9, 3] and samples.classes == names
-        assert samples.name == f"CIFAR-10-C/fog/{severity}"
-    assert shifts.load_folder(str(folder), "jpeg", 2).name == "CIFAR-10-C/jpeg_compression/2"
-    assert len(shifts.load_folder(folder, "glass_blur", 1)) == 4  # theirs, not one of ours
-    assert samples.x.is_contiguous() and samples.y.dtype == torch.int64 and samples.fingerprint
-
-
-def test_mnist_c_is_read_and_has_no_severity(mnist):
-    folder, images = mnist
-    samples = shifts.load_folder(folder, "zigzag")
-    assert torch.equal(samples.x, torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    assert samples.y.tolist() == [7, 2, 1, 0, 4, 1] and samples.classes == tuple("01234567")
-    assert samples.name == "mnist_c/zigzag"
-    with pytest.raises(ValueError, match="severity must be None for MNIST-C.*got 3"):
-        shifts.load_folder(folder, "zigzag", 3)
-
-
-def test_what_is_missing_and_where_it_was_looked_for_is_said(cifar, mnist, tmp_path):
-    folder, _ = cifar
-    with pytest.raises(FileNotFoundError, match="no folder .*absent"):
-        shifts.load_folder(tmp_path / "absent", "fog", 1)
-    with pytest.raises(FileNotFoundError, match=r"no frog.npy .*CIFAR-10-C; did you mean 'fog'.*there: fog, glass_bl"):
-        shifts.load_folder(folder, "frog", 1)
-    with pytest.raises(FileNotFoundError, match=r"no fog.npy \(CIFAR-10-C\) and no fog/test_images.npy.*there: zigzag"):
-        shifts.load_folder(mnist[0], "fog")
-    with pytest.raises(FileNotFoundError, match="there: neither"):
-        shifts.load_folder(tmp_path, "fog")
-    with pytest.raises(TypeError, match="severity must be an int, got None"):
-        shifts.load_folder(folder, "fog")
-    with pytest.raises(ValueError, match=r"severity must be in 1..5, got 6"):
-        shifts.load_folder(folder, "fog", 6)
-    (folder / "labels.npy").unlink()
-    with pytest.raises(FileNotFoundError, match="no file .*labels.npy"):
-        shifts.load_folder(folder, "fog", 1)
-
-
-def test_files_of_another_form_are_refused(cifar, mnist):
-    folder, images = cifar
-    images = images.reshape(20, 32, 32, 3)
-    for bad in (images / 255, images[..., 0], images.transpose(0, 3, 1, 2)):
-        np.save(folder / "fog.npy", bad)
-        with pytest.raises(ValueError, match=r"fog.npy must be uint8 \(N, H, W, 1 or 3\), got"):
-            shifts.load_folder(folder, "fog", 1)
-    np.save(folder / "fog.npy", images[:15])
-    with pytest.raises(ValueError, match=r"labels.npy must be integers ≥ 0 \(15,\), got uint8 \(20,\)"):
-        shifts.load_folder(folder, "fog", 1)
-    np.save(folder / "fog.npy", images[:18])
-    np.save(folder / "labels.npy", np.zeros(18, dtype=np.uint8))
-    with pytest.raises(ValueError, match=r"fog.npy must hold five severities of one length, got 18"):
-        shifts.load_folder(folder, "fog", 1)
-    np.save(folder / "fog.npy", np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"cannot read .*fog.npy"):
-        shifts.load_folder(folder, "fog", 1)
-    (folder / "fog.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"cannot read .*fog.npy"):
-        shifts.load_folder(folder, "fog", 1)
-    like = data.Samples(torch.rand(6, 1, 28, 28), torch.arange(6), tuple("012345"), "mnist")
-    with pytest.raises(ValueError, match="like must have all classes of the files, 8 at least, got 6"):
-        shifts.load_folder(mnist[0], "zigzag", like=like)
-    like = data.Samples(torch.rand(6, 1, 8, 8), torch.arange(6), tuple("0123456789"), "digits")
-    with pytest.raises(ValueError, match=r"like must have images of shape \(1, 28, 28\), got \(1, 8, 8\)"):
-        shifts.load_folder(mnist[0], "zigzag", like=like)
