@@ -133,7 +133,8 @@ def _shown(path):
     notebook = nbformat.read(path, as_version=4)
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
     figure = next(o for o in outputs if "sparselib" in o.metadata)
-    return figure.data["image/svg+xml"], "\n".join(str(o.get("data", {}).get("text/html", "")) for o in outputs)
+    told = [str(o.get("data", {}).get("text/html", "")) for o in outputs]
+    return figure.data["image/svg+xml"], "\n".join([figure.metadata["sparselib"]["caption"], *told])
 
 
 def test_run_and_plain_papermill_give_different_correctly_labelled_figures(built):
@@ -162,7 +163,7 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
         return {page: line for page, line in pages.items() if "stale" in line}, "\n".join(lines)
 
     assert stale()[0] == {}
-    built.edit("robustness/attacks.py", '"""Return the direction of norm 1', '"""Give the direction of norm 1')
+    built.edit("robustness/attacks.py", '"""Return the direction (N, C, H, W)', '"""Give the direction (N, C, H, W)')
     assert stale()[0] == {}, "words do not count"
 
     built.edit("robustness/attacks.py", "return gradient.sign()", "return +gradient.sign()")
