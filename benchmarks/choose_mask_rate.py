@@ -35,9 +35,7 @@ def measure(p, seed):
     training.fit(dense, train, epochs=step.epochs, lr=step.lr, seed=seed, **step.options())
     outliers, unseen = (data.outliers(p.outliers, part, seed=seed, split="train") for part in (train, judge))
     for objective in p.objectives:
-        own_loss = subnetworks.objective_of(
-            objective, unseen, (), p.eps, p.noise
-        )  # a search descends it
+        own_loss = subnetworks.objective_of(objective, unseen, (), p.eps, p.noise)  # a search descends it
         for rate in RATES:
             found = subnetworks.search(
                 dense, train, max(p.mask_sparsities), objective=objective, outliers=outliers, eps=p.eps, noise=p.noise,

@@ -14,7 +14,7 @@ CHANCE = {"auroc": 50.0, "fpr95_ood": 5.0}  # in the table of measures; that of 
 FAMILIES = ("attacks", "shifts", "outliers")
 # What a row is about, and where it comes from; the other columns say which network it is of.
 ABOUT = ("task", "attack", "norm", "eps", "shift", "severity", "detector", "anomaly", "family", "metric")
-ORIGIN = ("value", "what", "key", "commit", "device", "seconds", "versions", "figure")
+ORIGIN = ("value", "what", "key", "commit", "device", "seconds", "versions", "taken")
 
 
 def select(table: pd.DataFrame, where: dict) -> pd.DataFrame:

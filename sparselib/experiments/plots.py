@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from sparselib.experiments import statistics
+from sparselib.experiments import statistics, words
 
 # Dark mode inverts lightness and keeps the hue, so charts have a white ground and dark ink. The palette is
 # seaborn's "colorblind".
@@ -35,6 +35,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "sparselib",  # the same figure, the same bytes
 }
+NAMES = {"arm": words.arm, "detector": words.detector}
 MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
 
 
@@ -69,7 +70,7 @@ def started(table: pd.DataFrame, *, series: str = "arm", at: str = "dense") -> p
 def lines(
     table: pd.DataFrame, *, x: str = "sparsity", series: str = "arm", panels: str = "measure", xlabel: str = "sparsity",
     ylabel: str = "accuracy in %", chance: float | None = None, even: bool = True, cost: str | None = None,
-    names: Callable = str,
+    names: Callable | None = None,
 ) -> Drawing:  # fmt: skip
     """Return a line chart: the mean of `value` over seeds against `x`, with 95 % t intervals as bars.
 
@@ -77,8 +78,9 @@ def lines(
         table: long, with the columns `value`, those named by `x`, `series`, `panels`, and perhaps `scale`.
         chance: a level drawn as a dotted line. even: space the values of x evenly; else to scale.
         cost: a column whose means stand on a logarithmic axis in place of x, which then only tells points apart.
-        names: what the values of `series` are called.
+        names: what the values of `series` are called; default: as `words` has it for arms and detectors.
     """
+    names = names or NAMES.get(series, str)
 
     def draw(axis, part, kinds, looks):
         order = sorted(part[x].unique())
@@ -106,12 +108,13 @@ def lines(
 
 def dots(
     table: pd.DataFrame, *, category: str, series: str | None = None, panels: str | None = None, xlabel: str,
-    chance: float | None = None, names: Callable = str,
+    chance: float | None = None, names: Callable | None = None,
 ) -> Drawing:  # fmt: skip
     """Return a dot chart: means of `value` over seeds, one line for each category, with 95 % t intervals as bars.
 
     Args: as `lines`; `series` gives colours and markers. `names`: what the categories are called.
     """
+    names = names or NAMES.get(category, str)
     categories = list(dict.fromkeys(table[category]))
 
     def draw(axis, part, kinds, looks):

@@ -11,8 +11,9 @@ from sparselib.repro.page import Result, Run
 
 
 def together(results: Iterable[Result], **options) -> pd.DataFrame:
-    """Return `findings.measures` of several scales in one table, with the column `scale`."""
-    return pd.concat([measures(r.rows, **options).assign(scale=r.profile) for r in results], ignore_index=True)
+    """Return `findings.measures` of several scales in one table, with the columns `scale` and `network` (its name)."""
+    table = pd.concat([measures(r.rows, **options).assign(scale=r.profile) for r in results], ignore_index=True)
+    return table.assign(network=[words.sparse(line) for line in table.to_dict("records")])
 
 
 def rows(results: Iterable[Result]) -> pd.DataFrame:

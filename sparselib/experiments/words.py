@@ -50,7 +50,7 @@ ANOMALIES = {
 }  # fmt: skip
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95"}
 TOLD = {"auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95"}  # so that more is better everywhere
-ACCURACIES = {"accuracy": "right", "certified": "right and certified", "abstained": "abstained"}
+ACCURACIES = {"accuracy": "right", "certified": "right and certified"}
 QUESTIONS = {"smoothing": "trained on noise", "adversarial": "adversarial training"}
 
 

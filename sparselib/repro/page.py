@@ -220,7 +220,9 @@ def _work(rows):
     """Return how much work is behind the rows, and of which commit they are."""
     steps = rows.drop_duplicates("key")
     commits = ", ".join(sorted(rows["commit"].unique()))
-    return f"{len(steps)} steps, {steps['seconds'].sum():.0f} s of computing, commit {commits}"
+    taken = int(steps["taken"].sum()) if "taken" in steps else len(steps)
+    where = f", {taken} of them taken from results/" if taken else ""
+    return f"{len(steps)} steps{where}, {steps['seconds'].sum():.0f} s of computing, commit {commits}"
 
 
 def _show_own_warnings():

@@ -48,7 +48,7 @@ def folder(profile: str) -> Path:
 def write(parameters: Parameters, store: Store) -> list[Path]:
     """Write the rows of a figure, all of which the store must have. Returns the files, [] when nothing has changed."""
     roles = parameters.roles()
-    rows = runner.rows(roles, store)
+    rows = runner.rows(roles, store).drop(columns="taken")
     outer = {name for role, step in roles for name in (*role, *step.columns())}
     within = [name for name in rows.columns if name not in (*outer, *ORIGIN, "metric", "value")]
     return write_rows(parameters, rows, within)

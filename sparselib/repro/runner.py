@@ -230,7 +230,7 @@ def rows(roles: Iterable[tuple[dict, Step]], store: Store) -> pd.DataFrame:
     """Return the tidy rows of (role, step) pairs, in their order, as a DataFrame with provenance.
 
     A row has the columns of the role, of the step, of the measurement (metric, value), and where it comes from: what,
-    key, commit, device, seconds, versions. All steps must be in the store.
+    key, commit, device, seconds, versions, taken (from results/). All steps must be in the store.
     """
     table, records = [], {}
     for role, step in roles:
@@ -240,6 +240,7 @@ def rows(roles: Iterable[tuple[dict, Step]], store: Store) -> pd.DataFrame:
         if record is None:
             raise StepError(f"{step}: not in the store {store.folder}; compute it first")
         origin = {"what": step.what, "key": step.key, **{n: record[n] for n in ("commit", "device", "seconds")}}
+        origin["taken"] = record["published"]
         origin["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
         columns = {**role, **step.columns()}
         table += [{**columns, **row, **origin} for row in record["rows"]]

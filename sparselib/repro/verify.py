@@ -78,7 +78,7 @@ def _compared(notebook, rows, step, store, tolerance):
         values = [(name, value, math.nan, DIFFERENT) for name, value in _values(rows, ()).items()]
         note = "its parameters do not lead to this step any more: the steps have been changed; publish again"
         return Compared(notebook, f"step {first['what']}", values, [note])
-    fresh = runner.rows([({}, step)], store)
+    fresh = runner.rows([({}, step)], store).drop(columns="taken")
     within = [c for c in fresh if c not in (*step.columns(), *published.ORIGIN, "metric", "value")]
     old, new = _values(rows, within), _values(fresh, within)
     values, notes = [], []
