@@ -1,10 +1,14 @@
+import ast
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from importlib.metadata import distribution
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -85,3 +89,46 @@ def test_help_lists_every_target():
         f"make {target} " in done.stdout
         for target in ("book", "reproduce", "figure", "status", "verify", "test", "help", "lint", "clean")
     )
+
+
+MODULES = sorted((ROOT / "sparselib").rglob("*.py"))
+NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book" / "concepts").glob("*.ipynb"))]
+
+
+def _code(path):
+    """Return (tags, source) of the code cells of a notebook."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [(c["metadata"].get("tags", []), "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
+
+
+def test_modules_are_short_and_rooms_are_not_crowded():
+    assert not [(path.name, n) for path in MODULES if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400]
+    rooms = Counter(path.parent for path in MODULES)
+    assert max(rooms.values()) <= 15, rooms
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_cells_can_be_read(path):
+    for tags, source in _code(path):
+        lines = source.splitlines()
+        assert max(map(len, lines), default=0) <= 88, source
+        assert len(lines) <= 25 or {"parameters", "hide-cell"} & set(tags), source
+
+
+def test_nothing_is_read_back_out_of_words():
+    """Rows carry what they are in columns: no label that the project wrote is taken apart again."""
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "sparselib" / "experiments").glob("*.py")}
+    sources |= {path: "\n".join(source for _, source in _code(path)) for path in NOTEBOOKS[:7]}
+    taken_apart = re.compile(r"\.(startswith|endswith|r?partition|removeprefix|removesuffix)\(|\.r?split\([\"')]")
+    assert not [(path.name, found[0]) for path, text in sources.items() if (found := taken_apart.search(text))]
+
+
+def test_private_names_stay_in_their_module():
+    names = {path.stem for path in MODULES}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+                own = node.value.id == path.stem or node.attr.startswith("__") or node.value.id == "step"
+                assert own or not node.attr.startswith("_"), f"{path.name}: {node.value.id}.{node.attr}"
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparselib"):
+                assert not [a.name for a in node.names if a.name.startswith("_")], path.name
