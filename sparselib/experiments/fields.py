@@ -159,11 +159,6 @@ class Page(Parameters):
         after = dict(self)["finetune_epochs"] if epochs is None else epochs
         return Pruned(dense=dense, **recipe(how)._asdict(), sparsity=sparsity, epochs=after, **changed)
 
-    def detection(self, net, text: str, anomaly: str) -> Detection:
-        """Return the step that scores a network with a detector (as text) on a kind of anomaly."""
-        name, options = detector(text)
-        return Detection(model=net, detector=name, options=options, anomaly=anomaly)
-
 
 class Figure(Page):
     """A figure: for each seed some networks, and what is measured of each. Subclasses give the two functions.
@@ -175,6 +170,11 @@ class Figure(Page):
 
     networks: ClassVar[Callable]
     measured: ClassVar[Callable]
+
+    def detection(self, net, text: str, anomaly: str) -> Detection:
+        """Return the step that scores a network with a detector (as text) on a kind of anomaly."""
+        name, options = detector(text)
+        return Detection(model=net, detector=name, options=options, anomaly=anomaly)
 
     def roles(self):
         return [
