@@ -114,6 +114,10 @@ class Page(Parameters):
     """What all pages share: the data, the network and its training."""
 
     profiles: ClassVar[Path] = Path(__file__).parent / "profiles"
+    # What is measured speaks by the keys of steps; the texts of parameters and the ways to train are chosen by name.
+    apart: ClassVar[frozenset[str]] = frozenset(
+        f"sparselib.experiments.{name}" for name in ("measurements", "fields.detector", "networks.TRAINING")
+    )
 
     dataset: str = Field(description="a data set's name, or folder:<path>")
     held_out: list[str] = Field(description="classes kept out of training, to be detected")

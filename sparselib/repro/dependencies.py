@@ -184,7 +184,7 @@ def _closure(start, *, stop=frozenset(), page=False):
         dotted, symbol = todo.pop()
         label = f"{dotted}.{symbol or '*'}"
         ours = (dotted == engine or dotted.startswith(engine + ".")) and dotted != shown
-        if label in digests or label in stop or ours:
+        if label in digests or label in stop or dotted in stop or ours:
             continue
         digests[label], named = _follow(dotted, symbol)
         todo += named
@@ -218,13 +218,13 @@ def _of_symbols(start, tables):
     return _closure(start, stop=tables)
 
 
-def of_script(text: str) -> dict[str, str]:
+def of_script(text: str, apart: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return {"module.symbol": digest} of the package code that a script (a notebook's code cells) depends on.
 
-    The steps that it runs are left out: their own keys speak for them.
+    `apart` (modules and "module.symbol") is left out: what steps compute, for which their own keys speak.
     """
     tree = ast.parse(text)
-    return _closure(_uses(tree.body, _Module(tree)), page=True)
+    return _closure(_uses(tree.body, _Module(tree)), stop=apart, page=True)
 
 
 def digest(symbols: dict[str, str]) -> str:

@@ -76,7 +76,7 @@ def parts(parameters: Parameters) -> dict:
     return {
         "template": hashlib.sha256(text.encode()).hexdigest()[:16],
         "parameters": parameters.model_dump(mode="json"),
-        "code": dependencies.of_script(code),
+        "code": dependencies.of_script(code, model.apart),
         "steps": sorted(step.key for step in parameters.steps()),
         "versions": project.versions(),
         "published": marks([page.notebook for page in model.judges or (model,)], but=parameters.profile),

@@ -36,6 +36,7 @@ class Parameters(BaseModel):
     claim: ClassVar[str] = "–"
     blocks: ClassVar[tuple[str, ...]] = ()  # of a profile, read after what all pages share
     profiles: ClassVar[Path]  # the folder of <profile>.yml
+    apart: ClassVar[frozenset[str]] = frozenset()  # code that its notebook need not depend on: see dependencies
     publishable: ClassVar[bool] = True  # its rows belong in results/
     judges: ClassVar[tuple[type["Parameters"], ...]] = ()  # the pages whose rows it shows in place of its own
 
