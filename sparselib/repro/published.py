@@ -58,7 +58,8 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
     """Write tidy rows as `runner.rows` has them; `within`: the columns that a single step's rows have of their own."""
     notebook, here = parameters.notebook, folder(parameters.profile)
     metrics = list(dict.fromkeys(rows["metric"]))
-    lines = _wide(rows.assign(what=rows["what"].str[:SHORT], key=rows["key"].str[:SHORT]))
+    short = {name: rows[name].str[:SHORT] for name in ("what", "key")}
+    lines = _wide(rows.assign(**short, seconds=rows["seconds"].round(2)))
     same = {
         n: _plain(lines[n].iloc[0])
         for n in lines
