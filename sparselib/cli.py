@@ -220,11 +220,12 @@ def _compute(chosen, store, jobs, scheduler):
     """Make sure that the store has the rows of the chosen pages: taken from results/, or computed."""
     fresh = project.from_nothing()
     taken = 0 if fresh else sum(published.adopt(parameters, store) for parameters in chosen)
-    steps = [step for parameters in chosen for step in parameters.steps()]
+    steps = list({step.what: step for parameters in chosen for step in parameters.steps()}.values())
     todo = runner.missing(steps, store, adopted=not fresh)
     told = f", {taken} taken from results/" if taken else ""
-    _say(f"{len({step.key for step in steps})} steps{told}, {len(todo)} to compute")
-    runner.compute(steps, store, jobs=jobs, scheduler=scheduler, adopted=not fresh)
+    _say(f"{len(steps)} steps{told}, {len(todo)} to compute")
+    if todo or scheduler:  # a scheduler that cannot be reached is told in any case
+        runner.compute(steps, store, jobs=jobs, scheduler=scheduler, adopted=not fresh)
 
 
 def _check(scheduler):

@@ -163,7 +163,7 @@ def adopt(parameters: Parameters, store: Store) -> int:
     groups, count = dict(tuple(rows.groupby("key", sort=False))), 0
     for step in parameters.steps():
         own = groups.get(step.key[:SHORT])
-        if own is None or own["what"].iloc[0] != step.what[:SHORT] or store.get(step.what, step.key) is not None:
+        if own is None or own["what"].iloc[0] != step.what[:SHORT] or store.holds(step.what, step.key):
             continue
         own = own.drop_duplicates([*within, "metric"])  # a step may stand in two roles
         parts = step.parts()

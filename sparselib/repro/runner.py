@@ -37,8 +37,8 @@ def missing(steps: Iterable[Step], store: Store, *, adopted: bool = True) -> lis
 
 def _look(steps, store, adopted):
     """Return {key: step} of what is to compute, and {key: record or None} of all that was looked at."""
-    steps = list(steps)
-    records = {step.key: store.get(step.what, step.key) for step in steps}
+    steps = {step.key: step for step in steps}
+    records = {key: store.get(step.what, key) for key, step in steps.items()}
     todo, there = {}, set()
 
     def need(step, network):
@@ -54,7 +54,7 @@ def _look(steps, store, adopted):
             need(needed, network=True)
         todo[step.key] = step
 
-    for step in steps:
+    for step in steps.values():
         need(step, network=False)
     return todo, records
 

@@ -60,6 +60,10 @@ class Store:
     def _path(self, what, key, suffix):
         return self.folder / "steps" / what / f"{key}{suffix}"
 
+    def holds(self, what, key):
+        """Return whether there is a file for (what, key); `get` tells whether it is sound."""
+        return self._path(what, key, ".json").exists()
+
     def get(self, what, key):
         """Return the record saved under (what, key), or None: not there, or damaged (told in a warning)."""
         record = self._read(self._path(what, key, ".json"))

@@ -83,7 +83,7 @@ def test_missing_data_and_wrong_classes_are_told(call, tmp_path):
 def test_a_store_of_another_layout_is_told_and_not_used(call, tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "format").write_text("0", encoding="utf-8")
-    code, out, err = call("status", "--figure", "5")
+    code, out, err = call("status", "--figure", "5", *GRID)
     assert code == 0 and "of layout '0': kept, but not used" in err and "  0 of " in out
     assert err.count("layout '0'") == 1 and (tmp_path / "store" / "format").read_text(encoding="utf-8") == "0"
 
@@ -169,5 +169,5 @@ def test_ctrl_c_ends_cleanly(call, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.runner, "compute", interrupted)
-    code, _, err = call("reproduce", "--figure", "5")
+    code, _, err = call("reproduce", "--figure", "5", *GRID)
     assert code == 130 and "stopped; what was computed is kept" in err and "Traceback" not in err
