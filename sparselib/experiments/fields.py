@@ -180,7 +180,11 @@ class Figure(Page):
         name, options = detector(text)
         return Detection(model=net, detector=name, options=options, anomaly=anomaly)
 
+    def computed(self) -> list[int]:
+        """Return the seeds whose networks are computed; a page may have more than it compares."""
+        return self.seed_list()
+
     def roles(self):
         return [
-            pair for seed in self.seed_list() for role, net in self.networks(seed) for pair in self.measured(role, net)
-        ]  # fmt: skip
+            pair for seed in self.computed() for role, net in self.networks(seed) for pair in self.measured(role, net)
+        ]

@@ -62,11 +62,8 @@ class Sensnorm(Figure):
         """Return the further seeds, whose networks nothing was looked at on before."""
         return range(FRESH, FRESH + self.fresh_seeds)
 
-    def roles(self):
-        seeds = [*self.seed_list(), *self.fresh()]
-        return [
-            pair for seed in seeds for role, net in self.networks(seed) for pair in self.measured(role, net)
-        ]  # fmt: skip
+    def computed(self):
+        return [*self.seed_list(), *self.fresh()]
 
     def comparisons(self):
         """Yield what is compared: the claim is about chance ("C4"); the rivals are beyond it ("C4+")."""
