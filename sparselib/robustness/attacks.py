@@ -119,10 +119,14 @@ def _checked(model, x, y, eps, norm):
     return x.detach(), y
 
 
-def losses(logits: torch.Tensor, y: torch.Tensor, loss: str, targeted: bool) -> torch.Tensor:
-    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K."""
+def _check_classes(logits, y):
     if len(y) and int(y.max()) >= logits.shape[1]:
         raise ValueError(f"y must be below the number of classes, {logits.shape[1]}, got {int(y.max())}")
+
+
+def losses(logits: torch.Tensor, y: torch.Tensor, loss: str, targeted: bool) -> torch.Tensor:
+    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K."""
+    _check_classes(logits, y)
     if loss == "ce":
         value = F.cross_entropy(logits, y, reduction="none")
     else:
@@ -138,18 +142,32 @@ def forward(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
         return x, checks.logits(model(x), x)
 
 
+def ascent(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False) -> torch.Tensor:
+    """Return the direction (N, K) in the logits along which the loss rises: its gradient without its size.
+
+    With the softmax q of the classes k ≠ y among themselves, the gradient of the cross-entropy is (1 − p_y)(q − e_y).
+    The factor is what vanishes, in float32 on most inputs of a well-trained network, and an attack that goes by the sign
+    or the direction has no need of it. The margin has the largest of the others in place of q.
+    """
+    at = y.unsqueeze(1)
+    others = logits.detach().scatter(1, at, -torch.inf)
+    q = others.softmax(1) if loss == "ce" else F.one_hot(others.argmax(1), others.shape[1]).to(logits)
+    direction = q.scatter(1, at, -1.0)
+    return -direction if targeted else direction
+
+
 def input_gradient(
     x: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False
 ) -> torch.Tensor:
-    """Return ∂loss/∂x (N, C, H, W) of a `forward`: 0 where the network lets none through, which `sanity` flags.
+    """Return ∂loss/∂x (N, C, H, W) of a `forward`, but for a positive factor for each input (see `ascent`).
 
-    Raises: ValueError when it is not finite.
+    0 where the network lets no gradient through, which `sanity` flags. Raises: ValueError when it is not finite.
     """
-    with torch.enable_grad():
-        value = losses(logits, y, loss, targeted).sum()
-    if not value.requires_grad:
+    _check_classes(logits, y)
+    if not logits.requires_grad:
         return torch.zeros_like(x)
-    gradient = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
+    start = ascent(logits, y, loss, targeted)
+    gradient = torch.autograd.grad(logits, x, start, allow_unused=True, materialize_grads=True)[0]
     if not torch.isfinite(gradient).all():
         raise ValueError("model has a gradient that is NaN or infinite")
     return gradient
@@ -181,7 +199,7 @@ def _rank(model, x, y, loss, targeted):
     """Return the loss per input, lifted above every failure where the attack succeeded."""
     with torch.no_grad():
         logits = checks.logits(model(x), x)
-    value = losses(logits, y, loss, targeted).double()
+    value = losses(logits.double(), y, loss, targeted)
     # the loss in its order within (-1, 1), above it every success
     return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
 

@@ -99,7 +99,7 @@ def check(
     curve = {0: clean, eps / 4: pgd(eps / 4), eps / 2: pgd(eps / 2), eps: white, 2 * eps: pgd(2 * eps)}
     falls = all(b <= a + slack for a, b in pairwise(curve.values()))
     cover = 1.0 if norm == "linf" else x[0].numel() ** 0.5
-    largest, zero = pgd(cover), _zero_gradients(model, x, y)
+    largest, (zero, saturated) = pgd(cover), _zero_gradients(model, x, y)
     if transfer_from is None:
         blind, black = "noise", _noise(model, x, y, eps, norm, seed)
     else:
@@ -110,7 +110,10 @@ def check(
         Check("PGD at least as strong as FGSM", white <= one_step + slack, {"fgsm": one_step, "pgd": white}),
         Check("the largest eps leaves nothing", largest <= slack, {f"eps {cover:.3g}": largest}),
         Check(f"white-box at least as strong as {blind}", white <= black + slack, {blind: black, "pgd": white}),
-        Check("gradients are not zero", zero <= slack, {"share of samples without gradient": zero}),
+        Check(
+            "gradients are not zero", zero <= slack,
+            {"share of samples without gradient": zero, "of a saturated cross-entropy": saturated},
+        ),
         Check("cross-entropy and margin agree", abs(white - margin) <= GAP, {"ce": white, "margin": margin}),
     )
     return Report(found)
@@ -141,6 +144,12 @@ def _noise(model, x, y, eps, norm, seed):
 
 
 def _zero_gradients(model, x, y):
+    """Return the share of samples without any gradient, and that whose cross-entropy has none in its own precision."""
+    silent, saturated = [], []
     with evaluating(model):
-        gradients = [attacks.input_gradient(*attacks.forward(model, xs), ys) for xs, ys in _batches(x, y)]
-    return int((torch.cat(gradients) == 0).flatten(1).all(1).sum()) / len(x)
+        for xs, ys in _batches(x, y):
+            leaf, logits = attacks.forward(model, xs)
+            p = logits.detach().softmax(1).gather(1, ys.unsqueeze(1)).squeeze(1)
+            silent.append((attacks.input_gradient(leaf, logits, ys) == 0).flatten(1).all(1))
+            saturated.append(p == 1)
+    return [int(torch.cat(found).sum()) / len(x) for found in (silent, saturated)]
