@@ -1,10 +1,19 @@
 """Argument checks. Each error names the argument, its value and what is allowed."""
 
 import difflib
+import functools
+import inspect
 import math
-from collections.abc import Iterable
+import numbers
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+
+F = TypeVar("F", bound=Callable)
 
 
 def choice(name: str, value: str, allowed: Iterable[str], *, also: str = "") -> str:
@@ -13,42 +22,96 @@ def choice(name: str, value: str, allowed: Iterable[str], *, also: str = "") -> 
     `also` describes further forms that the caller accepts beside the listed ones.
     """
     allowed = list(allowed)
-    if value in allowed:
+    if isinstance(value, str) and value in allowed:
         return value
     close = difflib.get_close_matches(str(value), allowed, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    raise ValueError(f"unknown {name} {value!r}{hint} (allowed: {', '.join(allowed)}{also})")
+    raise ValueError(f"unknown {name} {_short(value)}{hint} (allowed: {', '.join(allowed)}{also})")
 
 
 def number(
     name: str, value: float, low: float = -math.inf, high: float = math.inf, *,
     low_open: bool = False, high_open: bool = False,
 ) -> float:  # fmt: skip
-    """Return `value` if it is a finite real number within the bounds; else raise TypeError or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    inside = (low < value if low_open else low <= value) and (value < high if high_open else value <= high)
-    if not (inside and math.isfinite(value)):
+    """Return `value` if it is a finite real number within the bounds; else raise TypeError or ValueError.
+
+    Scalars of NumPy and torch are numbers, too.
+    """
+    plain = _scalar(value)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {_short(value)} of type {type(value).__name__}")
+    inside = (low < plain if low_open else low <= plain) and (plain < high if high_open else plain <= high)
+    if not (inside and math.isfinite(plain)):
         interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-        raise ValueError(f"{name} must be in {interval}, got {value!r}")
+        allowed = "finite" if (low, high) == (-math.inf, math.inf) else f"in {interval}"
+        raise ValueError(f"{name} must be {allowed}, got {_short(value)}")
     return value
 
 
 def integer(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
-    """Return `value` if it is an int within [low, high]; else raise TypeError or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}")
-    if (low is not None and value < low) or (high is not None and value > high):
+    """Return `value` if it is an int within [low, high]; else raise TypeError or ValueError. Scalars as `number`."""
+    plain = _scalar(value)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {_short(value)} of type {type(value).__name__}")
+    if (low is not None and plain < low) or (high is not None and plain > high):
         bounds = f"at least {low}" if high is None else f"in {low}..{high}"
-        raise ValueError(f"{name} must be {bounds}, got {value}")
+        raise ValueError(f"{name} must be {bounds}, got {_short(value)}")
     return value
+
+
+def _scalar(value):
+    return value.item() if isinstance(value, (torch.Tensor, np.generic)) and value.ndim == 0 else value
+
+
+def _short(value):
+    """Return the value as a person would write it, in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def typed(function: F) -> F:
+    """Check the arguments of a public function against its annotations before it runs: a decorator.
+
+    Modules, tensors, Samples, texts, flags, whole numbers, numbers, callables; None where the annotation has it. What
+    else they must be, such as ranges and shapes, the function checks itself. Errors: TypeError naming the argument.
+    """
+    kinds: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        if not kinds:  # late, so that annotations may name what is defined below the function
+            kinds.update(typing.get_type_hints(function))
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in kinds:
+                _fits(name, value, kinds[name])
+        return function(*args, **kwargs)
+
+    signature = inspect.signature(function)
+    return checked  # type: ignore[return-value]
+
+
+def _fits(name, value, kind):
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if not all(isinstance(option, type) for option in options):
+        return  # a Callable, a Sequence of something
+    plain = _scalar(value)
+    if plain is None and types.NoneType in options:
+        return
+    if options[0] is float:
+        if not (isinstance(plain, float) and plain == math.inf):  # which is for the function to judge
+            number(name, value)
+    elif options[0] is int:
+        integer(name, value)
+    elif not isinstance(value, options):
+        said = " or ".join("None" if option is types.NoneType else option.__name__ for option in options)
+        raise TypeError(f"{name} must be of type {said}, got {_short(value)}")
 
 
 def images(x: torch.Tensor, *, name: str = "x", unit_range: bool = False) -> torch.Tensor:
     """Return `x` if it is a finite floating (N, C, H, W) tensor, within [0, 1] when `unit_range`."""
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         raise TypeError(f"{name} must be a floating point tensor (N, C, H, W), got {_kind(x)}")
-    if x.ndim != 4:
+    if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"{name} must have shape (N, C, H, W), got {tuple(x.shape)}")
     if not torch.isfinite(x).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
@@ -57,8 +120,8 @@ def images(x: torch.Tensor, *, name: str = "x", unit_range: bool = False) -> tor
     return x
 
 
-def labels(y: torch.Tensor, x: torch.Tensor, *, name: str = "y") -> torch.Tensor:
-    """Return `y` if it is an int64 (N,) tensor on the device of `x`, one non-negative label per row of `x`."""
+def labels(y: torch.Tensor, x: torch.Tensor, *, name: str = "y", classes: int | None = None) -> torch.Tensor:
+    """Return `y` if it is an int64 (N,) tensor on the device of `x`, one label in 0 … classes − 1 per row of `x`."""
     if not isinstance(y, torch.Tensor) or y.dtype != torch.int64:
         raise TypeError(f"{name} must be an int64 tensor (N,), got {_kind(y)}")
     if y.shape != x.shape[:1]:
@@ -67,6 +130,8 @@ def labels(y: torch.Tensor, x: torch.Tensor, *, name: str = "y") -> torch.Tensor
         raise ValueError(f"{name} must be on the device of the inputs, {x.device}, got {y.device}")
     if len(y) and y.min() < 0:
         raise ValueError(f"{name} must be non-negative class labels, got {int(y.min())}")
+    if classes is not None and len(y) and y.max() >= classes:
+        raise ValueError(f"{name} must be below the number of classes, {classes}, got {int(y.max())}")
     return y
 
 

@@ -199,9 +199,12 @@ def device_of(model: nn.Module, default: str | torch.device = "cpu") -> torch.de
 
 
 def on_device_of(model: nn.Module, x: torch.Tensor, *, name: str = "x") -> torch.Tensor:
-    """Return `x` if it lies where the model does, or the model has no tensors; else raise ValueError."""
-    if x.device != (lies := device_of(model, x.device)):
-        raise ValueError(f"{name} must be on the device of the model, {lies}, got {x.device}")
+    """Return `x` if it lies where the model does and has its dtype, or the model has no tensors; else ValueError."""
+    tensors = (*model.parameters(), *model.buffers())
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), x)
+    for what, own, found in (("on the device", like.device, x.device), ("of the dtype", like.dtype, x.dtype)):
+        if found != own:
+            raise ValueError(f"{name} must be {what} of the model, {own}, got {found}")
     return x
 
 

@@ -1,8 +1,10 @@
 """Supervised training and accuracy."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +14,8 @@ from sparselib import checks, seeds
 from sparselib.data import Samples
 from sparselib.models import batch_norms, device_of, evaluating, keeping_modes
 from sparselib.robustness import objectives
+
+Batches = torch.Tensor | Iterable[Any]  # images (N, C, H, W), or batches of them, with or without labels
 
 
 @dataclass
@@ -23,6 +27,7 @@ class History:
     seconds: float = 0.0
 
 
+@checks.typed
 def fit(
     model: nn.Module, train: Samples, *, epochs: int, batch_size: int = 64, lr: float = 2e-3,
     weight_decay: float = 5e-5, adversarial: objectives.Objective | None = None, noise: float | None = None,
@@ -33,7 +38,8 @@ def fit(
     Args:
         model: from (N, C, H, W) to logits. Masks stay enforced; its modes are given back as found.
         train: Samples, moved to the model's device.
-        epochs: at least 0. batch_size: at least 1; a last batch of one sample is dropped (batch-norm).
+        epochs: at least 0. batch_size: at least 1; with batch-norm, a last batch of one sample among larger ones is
+            left out, and after linear layers, where one sample has no statistics, it must be at least 2.
         lr: the peak of the cycle, reached after a quarter of the steps.
         adversarial: an `objectives.Adversarial`, to train on attacked inputs; or None.
         noise: standard deviation of Gaussian noise added to every input, or None.
@@ -47,15 +53,20 @@ def fit(
     checks.number("lr", lr, 0, low_open=True)
     checks.number("weight_decay", weight_decay, 0)
     checks.number("noise", 0.0 if noise is None else noise, 0)
-    if adversarial is not None and not callable(adversarial):
-        raise TypeError(f"adversarial must be an objectives.Adversarial or None, got {adversarial!r}")
+    for name, value in (("adversarial", adversarial), ("after_epoch", after_epoch)):
+        if not (value is None or callable(value)):
+            raise TypeError(f"{name} must be callable or None, got {value!r}")
     if not len(train):
         raise ValueError("train must not be empty")
     device = device_of(model)
     x, y = checks.images(train.x, name="train.x").to(device), train.y.to(device)
-    checks.labels(y, x, name="train.y")
+    checks.labels(y, x, name="train.y", classes=logits(model, x[:1]).shape[1])
+    if min(batch_size, len(x)) == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in batch_norms(model)):
+        raise ValueError(f"batch_size must be at least 2 for batch-norm after linear layers, got {batch_size}")
+    lone = batch_norms(model) and len(x) > batch_size > 1 and len(x) % batch_size == 1
+    seen = len(x) - bool(lone)  # in each epoch
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    steps = max(epochs * -(-len(x) // batch_size), 1)
+    steps = max(epochs * -(-seen // batch_size), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
     history, started = History(), time.perf_counter()
     order, step, objective = seeds.generator(seed, "order"), 0, adversarial or objectives.clean
@@ -63,24 +74,22 @@ def fit(
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
             total_loss, correct = torch.zeros(2, device=device)
-            for index in torch.randperm(len(x), generator=order).split(batch_size):
-                if len(index) == 1 and len(x) > 1:
-                    continue
+            for index in torch.randperm(len(x), generator=order)[:seen].split(batch_size):
                 xb, yb = x[index], y[index]
                 if noise:
                     xb = xb + noise * torch.randn_like(xb)
-                loss, logits = objective(model, xb, yb, seed=seeds.derive(seed, "batch", step))  # (), (B, K)
+                loss, z = objective(model, xb, yb, seed=seeds.derive(seed, "batch", step))  # (), (B, K)
                 step += 1
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 total_loss += loss.detach() * len(index)
-                correct += (logits.detach().argmax(1) == yb).sum()
+                correct += (z.detach().argmax(1) == yb).sum()
             if not torch.isfinite(total_loss):
                 raise FloatingPointError(f"training loss is not finite in epoch {epoch}; lower lr (now {lr:g})")
-            history.loss.append(total_loss.item() / len(x))
-            history.accuracy.append(correct.item() / len(x))
+            history.loss.append(total_loss.item() / seen)
+            history.accuracy.append(correct.item() / seen)
             if after_epoch is not None:
                 after_epoch(model, epoch + 1)
     optimizer.zero_grad()  # leave no gradients behind
@@ -93,29 +102,53 @@ def _one_cycle(done):
     return min(done / 0.25, (1 - done) / 0.75) if done else 1e-3
 
 
-def logits(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
-    """Return the model's logits (N, K) for x (N, C, H, W), in eval mode, without gradients."""
-    checks.integer("batch_size", batch_size, low=1)
+@checks.typed
+def logits(model: nn.Module, x: Batches, *, batch_size: int = 512) -> torch.Tensor:
+    """Return the model's logits (N, K) for x, in eval mode, without gradients.
+
+    Args: x: (N, C, H, W), passed `batch_size` at a time; or an iterable of batches, such as a DataLoader, of inputs or
+        of (inputs, labels).
+    """
     with evaluating(model), torch.no_grad():
-        # An empty batch goes through once, so that the result has the right number of columns.
-        parts = [checks.logits(model(part), part) for part in x.split(batch_size)]
+        parts = [checks.logits(model(part), part) for part, _ in _batches(model, x, None, batch_size)]
+    if not parts:
+        raise ValueError("x must give at least one batch, got none")
     return torch.cat(parts)
 
 
-def accuracy(model: nn.Module, samples: Samples, *, batch_size: int = 512) -> float:
-    """Return the fraction in [0, 1] of the samples whose largest logit is at their label. Empty: ValueError."""
-    if not len(samples):
-        raise ValueError("accuracy of an empty set of samples")
-    x = checks.images(samples.x, name="samples.x").to(device_of(model))
-    return (logits(model, x, batch_size=batch_size).argmax(1) == samples.y.to(x.device)).double().mean().item()
+@checks.typed
+def accuracy(model: nn.Module, samples: Samples | Batches, *, batch_size: int = 512) -> float:
+    """Return the fraction in [0, 1] of the samples whose largest logit is at their label.
+
+    Args: samples: Samples, or an iterable of batches (inputs, labels), such as a DataLoader.
+    Raises: ValueError for no samples, and for labels that are none of the model's classes.
+    """
+    x, y = (samples.x, samples.y) if isinstance(samples, Samples) else (samples, None)
+    right = total = 0
+    with evaluating(model), torch.no_grad():
+        for part, labels in _batches(model, x, y, batch_size, name="samples.x"):
+            z = checks.logits(model(part), part)
+            checks.labels(labels, part, name="samples.y", classes=z.shape[1])
+            right, total = right + int((z.argmax(1) == labels).sum()), total + len(part)
+    if not total:
+        raise ValueError("samples must not be an empty set")
+    return right / total
 
 
-def restate_batch_norm(model: nn.Module, samples: Samples, *, batch_size: int = 512) -> None:
+@checks.typed
+def restate_batch_norm(model: nn.Module, samples: Samples | Batches, *, batch_size: int = 512) -> None:
     """Measure the batch-norm statistics anew on `samples`, in place, and change nothing else.
 
     A network that lost weights without training carries the statistics of the one it came from. Batches are averaged
-    plainly, without momentum. Modes are given back as found.
+    plainly, without momentum. They have 2 samples at least, because one has no variance: a last batch of one is left
+    out. Modes are given back as found. `samples` as for `accuracy`, labels are not needed; ValueError for no batch.
     """
+    checks.integer("batch_size", batch_size, low=1)
+    x = samples.x if isinstance(samples, Samples) else samples
+    found = (part for part, _ in _batches(model, x, None, max(2, batch_size), name="samples.x"))
+    first = next(found, None)
+    if first is None or not len(first):
+        raise ValueError("samples must not be an empty set")
     momenta = [(layer, layer.momentum) for layer in batch_norms(model)]
     try:
         with keeping_modes(model), torch.no_grad():
@@ -124,9 +157,24 @@ def restate_batch_norm(model: nn.Module, samples: Samples, *, batch_size: int = 
                 layer.reset_running_stats()
                 layer.momentum = None
                 layer.train()
-            for part in samples.x.split(batch_size):
-                if len(part) > 1 or len(samples) == 1:
-                    model(part.to(device_of(model)))
+            for part in chain([first], found):
+                if len(part) > 1 or part is first:
+                    model(part)
     finally:
         for layer, momentum in momenta:
             layer.momentum = momentum
+
+
+def _batches(model, x, y, batch_size, *, name="x"):
+    """Yield (inputs, labels or None) on the model's device: a tensor in parts, an iterable as it comes."""
+    checks.integer("batch_size", batch_size, low=1)
+    if isinstance(x, torch.Tensor):
+        # An empty tensor is one empty batch, so that logits have the right number of columns.
+        parts = zip(x.split(batch_size), [None] * (len(x) + 1) if y is None else y.split(batch_size))
+    elif isinstance(x, Iterable) and not isinstance(x, (str, bytes)):
+        parts = (part if isinstance(part, (tuple, list)) and len(part) == 2 else (part, None) for part in x)
+    else:
+        raise TypeError(f"{name.split('.')[0]} must be a tensor or an iterable of batches, got {type(x).__name__}")
+    device = device_of(model)
+    for part, labels in parts:
+        yield checks.images(part, name=name).to(device), labels if labels is None else labels.to(device)

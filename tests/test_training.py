@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from sparselib import models, training
+from sparselib import data, models, training
 from sparselib.robustness import attacks, objectives
 
 
@@ -90,7 +93,7 @@ def test_bad_arguments_are_named(train):
     ]:
         with pytest.raises(ValueError, match=message):
             training.fit(_net(), train, **arguments)
-    with pytest.raises(TypeError, match="adversarial must be an objectives.Adversarial or None, got 'pgd'"):
+    with pytest.raises(TypeError, match="adversarial must be callable or None, got 'pgd'"):
         training.fit(_net(), train, epochs=1, adversarial="pgd")
     with pytest.raises(ValueError, match="unknown method 'free'"):
         objectives.Adversarial(0.1, method="free")
@@ -102,3 +105,79 @@ def test_bad_arguments_are_named(train):
         training.accuracy(_net(), train.take(slice(0, 0)))
     with pytest.raises(ValueError, match="at least 2 classes"):
         training.logits(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1)), train.x[:2])
+
+
+def _vector(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize(("name", "batch_size", "n", "steps"), [
+    ("convnet", 1, 5, 10), ("lenet5", 1, 5, 10), ("lenet5", 4, 9, 6), ("convnet", 4, 9, 4), ("convnet", 2, 3, 2),
+])  # fmt: skip
+def test_only_a_lone_last_sample_before_batch_norm_is_left_out(train, monkeypatch, name, batch_size, n, steps):
+    net = models.build(name, in_channels=1, num_classes=10, image_size=8, width=4)
+    before, sizes = _vector(net), []
+    plain = objectives.clean
+    monkeypatch.setattr(objectives, "clean", lambda m, x, y, **o: (sizes.append(len(x)), plain(m, x, y, **o))[1])
+    rates = []
+    schedule = torch.optim.lr_scheduler.LambdaLR
+
+    def watched(optimizer, rate):
+        rates.append(rate)
+        return schedule(optimizer, rate)
+
+    monkeypatch.setattr(torch.optim.lr_scheduler, "LambdaLR", watched)
+    history = training.fit(net, train.take(slice(0, n)), epochs=2, batch_size=batch_size, progress=False)
+    assert len(sizes) == steps and rates[0](steps) == 0 < rates[0](steps - 1)  # the schedule counts the same steps
+    assert (_vector(net) - before).abs().max() > 0
+    assert min(history.loss) > 0.5 and max(history.accuracy) <= 1
+
+
+def test_accuracy_in_training_is_of_what_was_trained_on(train):
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=4)
+    three = train.take(slice(0, 3))
+    history = training.fit(net, three, epochs=150, batch_size=2, progress=False)
+    assert max(history.accuracy) == 1.0
+
+
+def test_batches_of_one_are_refused_where_batch_norm_has_one_value(train):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    with pytest.raises(ValueError, match="batch_size must be at least 2"):
+        training.fit(net, train, epochs=1, batch_size=1, progress=False)
+
+
+def test_restated_statistics_hardly_depend_on_the_size_of_batches(train):
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=4)
+    found = []
+    for batch_size in (512, 299, 1):
+        training.restate_batch_norm(net, train.take(slice(0, 300)), batch_size=batch_size)
+        norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+        assert norm.num_batches_tracked > 0
+        found.append((norm.running_mean.clone(), norm.running_var.clone()))
+    for mean, var in found[1:]:
+        torch.testing.assert_close(mean, found[0][0], atol=2e-3, rtol=1e-2)
+        torch.testing.assert_close(var, found[0][1], atol=2e-3, rtol=0.05)
+
+
+def test_batches_may_come_from_a_loader_or_a_generator(trained, test):
+    samples = test.take(slice(0, 70))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(samples.x, samples.y), batch_size=16)
+    torch.testing.assert_close(training.logits(trained, loader), training.logits(trained, samples.x))
+    parts = (samples.x[i : i + 7] for i in range(0, 70, 7))
+    torch.testing.assert_close(training.logits(trained, parts), training.logits(trained, samples.x))
+    assert training.accuracy(trained, loader) == training.accuracy(trained, samples)
+    nets = [copy.deepcopy(trained) for _ in range(2)]
+    training.restate_batch_norm(nets[0], loader)
+    training.restate_batch_norm(nets[1], samples, batch_size=16)
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].buffers(), nets[1].buffers(), strict=True))
+
+
+@pytest.mark.parametrize("y", [10, -1])
+def test_labels_that_are_no_class_are_named(trained, test, y):
+    samples = data.Samples(test.x[:5], torch.full((5,), y), test.classes, "odd")
+    for call in (
+        lambda: training.accuracy(trained, samples), lambda: training.fit(trained, samples, epochs=1, progress=False),
+        lambda: attacks.fgsm(trained, samples.x, samples.y, 0.1), lambda: attacks.pgd(trained, samples.x, samples.y, 0.1),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="y must be (below the number of classes, 10|non-negative)"):
+            call()

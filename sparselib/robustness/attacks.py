@@ -4,6 +4,8 @@ FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al.
 AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells whether to believe them.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,8 +17,10 @@ from sparselib.robustness import autoattack as toolbox
 NORMS = ("linf", "l2")
 LOSSES = ("ce", "margin")
 NAMES = ("fgsm", "pgd", "autoattack")
+PART = 512  # inputs attacked at a time
 
 
+@checks.typed
 def fgsm(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", targeted: bool = False
 ) -> torch.Tensor:
@@ -29,11 +33,16 @@ def fgsm(
     Returns: (N, C, H, W) in [0, 1], no further than eps from x. Raises: ValueError/TypeError for bad arguments.
     """
     x, y = _checked(model, x, y, eps, norm)
-    with evaluating(model):
+
+    def attack(x, y):
         gradient = input_gradient(*forward(model, x), y, targeted=targeted)
-    return (x + eps * steepest(gradient, norm)).clamp(0, 1)
+        return (x + eps * steepest(gradient, norm)).clamp(0, 1)
+
+    with evaluating(model):
+        return _in_parts(attack, x, y)
 
 
+@checks.typed
 def pgd(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", steps: int = 10,
     step_size: float | None = None, restarts: int = 1, random_start: bool = True, targeted: bool = False,
@@ -66,10 +75,11 @@ def pgd(
             start = x
             if random_start:  # drawn for all, so that it does not matter who is left
                 start = (x + random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart))).clamp(0, 1)
-            ends = _climb(model, x[left], y[left], start[left], eps, norm, steps, step_size, goal, early_stop)
+            climb = partial(_climb, model, eps, norm, steps, step_size, goal, early_stop)
+            ends = _in_parts(climb, x[left], y[left], start[left])
             if restarts == 1:
                 return ends
-            reached = _rank(model, ends, y[left], *goal)
+            reached = _in_parts(partial(_rank, model, goal), ends, y[left])
             better = reached > rank[left]
             worst[left[better]], rank[left[better]] = ends[better], reached[better]
             if early_stop:
@@ -79,6 +89,7 @@ def pgd(
     return worst
 
 
+@checks.typed
 def autoattack(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", seed: int = 0,
     batch_size: int = 256,
@@ -111,22 +122,26 @@ def autoattack(
     return torch.where(moved.view(-1, 1, 1, 1), (x + projected(found.to(x) - x, eps, norm)).clamp(0, 1), x)
 
 
+def _in_parts(function, *tensors):
+    """Return what a function makes of tensors (N, …), PART inputs at a time: memory does not grow with N."""
+    return torch.cat([function(*parts) for parts in zip(*(t.split(PART) for t in tensors), strict=True)])
+
+
 def _checked(model, x, y, eps, norm):
     checks.labels(y, checks.images(x, unit_range=True))
     on_device_of(model, x)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"x must be float32 or float64, whose steps are finer than eps, got {x.dtype}: use model.float()"
+        )
     checks.number("eps", eps, 0)
     checks.choice("norm", norm, NORMS)
     return x.detach(), y
 
 
-def _check_classes(logits, y):
-    if len(y) and int(y.max()) >= logits.shape[1]:
-        raise ValueError(f"y must be below the number of classes, {logits.shape[1]}, got {int(y.max())}")
-
-
 def losses(logits: torch.Tensor, y: torch.Tensor, loss: str, targeted: bool) -> torch.Tensor:
     """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K."""
-    _check_classes(logits, y)
+    checks.labels(y, logits, classes=logits.shape[1])
     if loss == "ce":
         value = F.cross_entropy(logits, y, reduction="none")
     else:
@@ -163,7 +178,7 @@ def input_gradient(
 
     0 where the network lets no gradient through, which `sanity` flags. Raises: ValueError when it is not finite.
     """
-    _check_classes(logits, y)
+    checks.labels(y, x, classes=logits.shape[1])
     if not logits.requires_grad:
         return torch.zeros_like(x)
     start = ascent(logits, y, loss, targeted)
@@ -173,7 +188,7 @@ def input_gradient(
     return gradient
 
 
-def _climb(model, x, y, start, eps, norm, steps, step_size, goal, early_stop):
+def _climb(model, eps, norm, steps, step_size, goal, early_stop, x, y, start):
     """Return where projected gradient ascent from `start` ends, or its first adversarial point with `early_stop`."""
     ends, here = start.clone(), start
     left = torch.arange(len(x), device=x.device)  # the place in `ends` of each point that still climbs
@@ -195,13 +210,13 @@ def _success(logits, y, targeted):
     return (logits.argmax(1) == y) == targeted
 
 
-def _rank(model, x, y, loss, targeted):
+def _rank(model, goal, x, y):
     """Return the loss per input, lifted above every failure where the attack succeeded."""
     with torch.no_grad():
         logits = checks.logits(model(x), x)
-    value = losses(logits.double(), y, loss, targeted)
+    value = losses(logits.double(), y, *goal)
     # the loss in its order within (-1, 1), above it every success
-    return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
+    return value / (1 + value.abs()) + 2 * _success(logits, y, goal[1])
 
 
 def _norms(delta):

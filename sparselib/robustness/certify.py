@@ -17,6 +17,7 @@ from sparselib.models import evaluating, on_device_of
 ABSTAIN = -1
 
 
+@checks.typed
 def certify(
     model: nn.Module, x: torch.Tensor, sigma: float, *, n0: int = 100, n: int = 1000, alpha: float = 0.001,
     batch_size: int = 512, seed: int = 0,
@@ -58,6 +59,7 @@ def certify(
     return prediction, radius
 
 
+@checks.typed
 def lower_bound(k: int, n: int, alpha: float) -> float:
     """Return the one-sided Clopper-Pearson bound: k hits in n trials, so the rate is above it, at confidence 1 − alpha.
 
@@ -68,6 +70,7 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
     return float(special.betaincinv(k, n - k + 1, _checked_alpha(alpha))) if k else 0.0
 
 
+@checks.typed
 def radius_cap(sigma: float, n: int, alpha: float) -> float:
     """Return σ·Φ⁻¹(α^(1/n)), the radius when all n noisy copies agree: none can be larger. 0 where it would abstain.
 

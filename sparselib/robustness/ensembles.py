@@ -22,6 +22,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
+        if not isinstance(members, Iterable):
+            raise TypeError(f"members must be networks, got {members!r}")
         if not (members := list(members)):
             raise ValueError("members must hold at least 1 network, got none")
         for position, member in enumerate(members):
@@ -33,6 +35,7 @@ class Ensemble(nn.Module):
         """Return log p̄ (N, K), computed without leaving the logarithms: finite however sure the members are."""
         return self._mean(self._logits(x).log_softmax(2))
 
+    @checks.typed
     def disagreement(self, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
         """Return the mutual information (N,) in [0, log M] between the class and the member, in nats.
 

@@ -54,6 +54,7 @@ class Report:
         return "\n".join(map(str, self.checks))
 
 
+@checks.typed
 def check(
     model: nn.Module, samples: Samples, *, eps: float | None = None, norm: str = "linf",
     transfer_from: nn.Module | None = None, seed: int = 0,
@@ -111,7 +112,8 @@ def check(
         Check("the largest eps leaves nothing", largest <= slack, {f"eps {cover:.3g}": largest}),
         Check(f"white-box at least as strong as {blind}", white <= black + slack, {blind: black, "pgd": white}),
         Check(
-            "gradients are not zero", zero <= slack,
+            "gradients are not zero",
+            zero <= slack,
             {"share of samples without gradient": zero, "of a saturated cross-entropy": saturated},
         ),
         Check("cross-entropy and margin agree", abs(white - margin) <= GAP, {"ce": white, "margin": margin}),

@@ -27,6 +27,7 @@ from sparselib import checks, seeds
 VALUES_AT_ONCE = 2**22  # bounds the memory that corrupt takes beside x and its result; changes no result
 
 
+@checks.typed
 def corrupt(x: torch.Tensor, kind: str, severity: int, *, seed: int = 0) -> torch.Tensor:
     """Return the images under one shift.
 

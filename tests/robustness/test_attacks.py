@@ -467,3 +467,28 @@ def test_bad_arguments_are_named(trained, test):
         with pytest.raises(kind, match=message):
             call()
     assert models.device_of(trained).type == "cpu"
+
+
+@pytest.mark.parametrize("attack", [attacks.fgsm, partial(attacks.pgd, steps=2), partial(attacks.pgd, restarts=2)])
+def test_memory_does_not_grow_with_the_number_of_inputs(trained, test, monkeypatch, attack):
+    x, y = test.x[:50], test.y[:50]
+    whole, sizes = attack(trained, x, y, 0.1), []
+    monkeypatch.setattr(attacks, "PART", 8)
+    watched = Around(trained, lambda net, x: (sizes.append(len(x)), net(x))[1])
+    torch.testing.assert_close(attack(watched, x, y, 0.1), whole, atol=0.2, rtol=0)  # signs of gradients near 0
+    assert max(sizes) == 8
+
+
+def test_scalars_of_numpy_and_torch_are_numbers(trained, test):
+    x, y = test.x[:5], test.y[:5]
+    for eps in (np.float32(0.125), np.float64(0.125), torch.tensor(0.125)):
+        assert torch.equal(attacks.fgsm(trained, x, y, eps), attacks.fgsm(trained, x, y, 0.125))
+    assert torch.equal(attacks.pgd(trained, x, y, 0.1, steps=np.int64(2)), attacks.pgd(trained, x, y, 0.1, steps=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_precisions_whose_steps_are_coarser_than_eps_are_refused(trained, test, dtype):
+    with pytest.raises(TypeError, match="float32 or float64"):
+        attacks.pgd(copy.deepcopy(trained).to(dtype), test.x[:4].to(dtype), test.y[:4], 0.03)
+    with pytest.raises(ValueError, match="dtype of the model, torch.float32, got torch.float64"):
+        attacks.pgd(trained, test.x[:4].double(), test.y[:4], 0.03)

@@ -146,7 +146,7 @@ def test_bad_arguments_are_named(points):
     model = Linear()
     bad = [
         (ValueError, r"sigma must be in \(0, inf\], got 0", lambda: certify.certify(model, points, 0)),
-        (ValueError, "sigma must be in", lambda: certify.certify(model, points, math.nan)),
+        (ValueError, "sigma must be finite", lambda: certify.certify(model, points, math.nan)),
         (TypeError, "sigma must be a number", lambda: certify.certify(model, points, "0.25")),
         (ValueError, "n must be at least 1, got 0", lambda: certify.certify(model, points, 0.25, n=0)),
         (ValueError, "n0 must be at least 1, got 0", lambda: certify.certify(model, points, 0.25, n0=0)),
