@@ -4,7 +4,6 @@ import difflib
 import functools
 import inspect
 import math
-import numbers
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -38,7 +37,7 @@ def number(
     Scalars of NumPy and torch are numbers, too.
     """
     plain = _scalar(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)):
         raise TypeError(f"{name} must be a number, got {_short(value)} of type {type(value).__name__}")
     inside = (low < plain if low_open else low <= plain) and (plain < high if high_open else plain <= high)
     if not (inside and math.isfinite(plain)):
@@ -51,7 +50,7 @@ def number(
 def integer(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
     """Return `value` if it is an int within [low, high]; else raise TypeError or ValueError. Scalars as `number`."""
     plain = _scalar(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
+    if isinstance(plain, bool) or not isinstance(plain, int):
         raise TypeError(f"{name} must be an int, got {_short(value)} of type {type(value).__name__}")
     if (low is not None and plain < low) or (high is not None and plain > high):
         bounds = f"at least {low}" if high is None else f"in {low}..{high}"
@@ -59,7 +58,7 @@ def integer(name: str, value: int, low: int | None = None, high: int | None = No
     return value
 
 
-def _scalar(value):
+def _scalar(value) -> Any:
     return value.item() if isinstance(value, (torch.Tensor, np.generic)) and value.ndim == 0 else value
 
 

@@ -1,9 +1,9 @@
 """Supervised training and accuracy."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -165,16 +165,18 @@ def restate_batch_norm(model: nn.Module, samples: Samples | Batches, *, batch_si
             layer.momentum = momentum
 
 
-def _batches(model, x, y, batch_size, *, name="x"):
+def _batches(model, x, y, batch_size, *, name="x") -> Iterator[tuple[torch.Tensor, Any]]:
     """Yield (inputs, labels or None) on the model's device: a tensor in parts, an iterable as it comes."""
     checks.integer("batch_size", batch_size, low=1)
+    device = device_of(model)
     if isinstance(x, torch.Tensor):
         # An empty tensor is one empty batch, so that logits have the right number of columns.
-        parts = zip(x.split(batch_size), [None] * (len(x) + 1) if y is None else y.split(batch_size))
+        parts: Iterable[Any] = zip(
+            x.split(batch_size), repeat(None) if y is None else y.split(batch_size), strict=False
+        )
     elif isinstance(x, Iterable) and not isinstance(x, (str, bytes)):
         parts = (part if isinstance(part, (tuple, list)) and len(part) == 2 else (part, None) for part in x)
     else:
         raise TypeError(f"{name.split('.')[0]} must be a tensor or an iterable of batches, got {type(x).__name__}")
-    device = device_of(model)
     for part, labels in parts:
         yield checks.images(part, name=name).to(device), labels if labels is None else labels.to(device)

@@ -177,7 +177,8 @@ def test_labels_that_are_no_class_are_named(trained, test, y):
     samples = data.Samples(test.x[:5], torch.full((5,), y), test.classes, "odd")
     for call in (
         lambda: training.accuracy(trained, samples), lambda: training.fit(trained, samples, epochs=1, progress=False),
-        lambda: attacks.fgsm(trained, samples.x, samples.y, 0.1), lambda: attacks.pgd(trained, samples.x, samples.y, 0.1),
+        lambda: attacks.fgsm(trained, samples.x, samples.y, 0.1),
+        lambda: attacks.pgd(trained, samples.x, samples.y, 0.1),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="y must be (below the number of classes, 10|non-negative)"):
             call()

@@ -161,8 +161,8 @@ def ascent(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bo
     """Return the direction (N, K) in the logits along which the loss rises: its gradient without its size.
 
     With the softmax q of the classes k ≠ y among themselves, the gradient of the cross-entropy is (1 − p_y)(q − e_y).
-    The factor is what vanishes, in float32 on most inputs of a well-trained network, and an attack that goes by the sign
-    or the direction has no need of it. The margin has the largest of the others in place of q.
+    The factor is what vanishes, in float32 on most inputs of a well-trained network, and an attack that goes by the
+    sign or the direction has no need of it. The margin has the largest of the others in place of q.
     """
     at = y.unsqueeze(1)
     others = logits.detach().scatter(1, at, -torch.inf)
