@@ -12,27 +12,41 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparselib import checks, seeds
+from sparselib import checks, folders, seeds
 from sparselib.vision import torchvision
 
 TORCHVISION = {
     "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN",
 }  # fmt: skip
 NAMES = ("digits", *TORCHVISION)
+# torchvision checks the other data sets itself. Files of other sizes are other data, and their owner's affair.
+MNIST_FINGERPRINTS = {
+    60_000: "de4975e166fd907dcc9694a6dc5c22fd9b9b72e7a78ee44f18e346de7e79f142",
+    10_000: "1dd56a4e9370c57c2ff7ea349fff6db3437b267e67a0daf27baf45ad88aa4789",
+}
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with labels: `x` float32 (N, C, H, W) in [0, 1], `y` int64 (N,), `classes` the label names in order.
+    """Images with labels: `x` (N, C, H, W) in [0, 1], `y` int64 (N,), `classes` the label names in order.
 
     Outliers have y = -1 and no classes. `fingerprint` is the sha256 of the bytes of x and y and the class names.
+    Raises: ValueError or TypeError for images, labels and classes that are not as said here.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     classes: tuple[str, ...]
     name: str
+
+    def __post_init__(self) -> None:
+        checks.images(self.x, unit_range=True)
+        if not isinstance(self.classes, tuple) or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes must be a tuple of different names, got {self.classes!r}")
+        if len(self.y) and (self.y == -1).all() and not self.classes:
+            return
+        checks.labels(self.y, self.x, classes=len(self.classes))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -72,7 +86,7 @@ def load(
 
     Args:
         name: "digits" (8×8 grey, embedded), "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn" (torchvision),
-            or "folder:<path>": a tree <path>/{train,test}/<class>/<image>, all images of one size.
+            or "folder:<path>": a tree <path>/{train,test}/<class>/<image>, all images of one size (see `folders`).
         split: "train" or "test". Digits has no official split: within each class every third image is for testing.
         root: folder of the torchvision data; default: $SPARSELIB_DATA, else ./data. download: fetch what is missing.
         limit: keep at most this many samples, drawn by `seed`, in their original order.
@@ -82,7 +96,7 @@ def load(
     if limit is not None:
         checks.integer("limit", limit, low=1)
     if _is_folder(name):
-        samples = _folder(Path(name.removeprefix("folder:")).expanduser(), split, name)
+        samples = _folder(name, split)
     else:
         checks.choice("dataset", name, NAMES, also=", folder:<path>")
         samples = _digits(split) if name == "digits" else _from_torchvision(name, split, root, download)
@@ -113,45 +127,36 @@ def _from_torchvision(name, split, root, download):
     part = {"split": split} if svhn else {"train": split == "train"}
     try:
         raw = getattr(torchvision().datasets, TORCHVISION[name])(root=str(root), download=download, **part)
-    except RuntimeError as error:
+        pixels, y = torch.as_tensor(raw.data), torch.as_tensor(raw.labels if svhn else raw.targets).long()
+        if pixels.ndim == 3:  # grey: (N, H, W)
+            pixels = pixels.unsqueeze(1)
+        elif pixels.shape[-1] == 3:  # (N, H, W, 3)
+            pixels = pixels.permute(0, 3, 1, 2)
+        x, classes = pixels.contiguous().float().div_(255), tuple("0123456789" if svhn else raw.classes)
+        samples = Samples(x, y, classes, name)
+        if name == "mnist" and samples.fingerprint != MNIST_FINGERPRINTS.get(len(samples), samples.fingerprint):
+            raise ValueError("their checksum is wrong")
+        return samples
+    except Exception as error:  # of many kinds: torchvision asserts, parses and unpickles what it finds
         if download:
             raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(
-            f"dataset {name!r}: its files are missing or damaged; looked in {root.resolve()}."
+            f"dataset {name!r}: its files are missing or damaged ({reason}); looked in {root.resolve()}."
             f' To get it: python -c "from sparselib import data; data.load({name!r}, root={str(root)!r}, '
             'download=True)". To look elsewhere: set root or SPARSELIB_DATA.'
         ) from error
-    pixels = torch.as_tensor(raw.data)
-    if pixels.ndim == 3:  # grey: (N, H, W)
-        pixels = pixels.unsqueeze(1)
-    elif pixels.shape[-1] == 3:  # (N, H, W, 3)
-        pixels = pixels.permute(0, 3, 1, 2)
-    y = torch.as_tensor(raw.labels if svhn else raw.targets).long()
-    return Samples(pixels.contiguous().float() / 255, y, tuple("0123456789" if svhn else raw.classes), name)
 
 
-def _folder(path, split, name):
-    root = path / split
-    if not root.is_dir():
-        raise FileNotFoundError(f"dataset {name!r}: no folder {root}; expected {path}/{{train,test}}/<class>/<image>")
+def _folder(name, split):
+    path = name.removeprefix("folder:")
+    if not path.strip() or "\0" in path:
+        raise ValueError(f"dataset must be folder:<path>, got {name!r}")
     try:
-        tree = torchvision().datasets.ImageFolder(str(root))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"dataset {name!r}: {error}") from error
-    images = []
-    for file, _ in tree.samples:
-        try:
-            images.append(np.asarray(tree.loader(file)))  # (H, W, 3) uint8
-        except OSError as error:
-            raise ValueError(f"dataset {name!r}: cannot read the image {file}: {error}") from error
-        size, first = images[-1].shape[:2], images[0].shape[:2]
-        if size != first:
-            sizes = f"{file} is {size}, the first is {first}"
-            raise ValueError(f"dataset {name!r}: all images must share one size; {sizes}")
-    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    if (x == x[:, :1]).all():  # a grey data set, which the image loader has tripled
-        x = x[:, :1]
-    return Samples(x.contiguous().float() / 255, torch.tensor(tree.targets), tuple(tree.classes), name)
+        x, y, classes = folders.read(Path(path).expanduser(), split)
+    except (ValueError, OSError) as error:
+        raise type(error)(f"dataset {name!r}: {error}") from error
+    return Samples(x.float().div_(255), y, classes, name)  # in place: one copy
 
 
 def balanced(samples: Samples, n: int, *, seed: int = 0) -> Samples:

@@ -1,11 +1,17 @@
 """Classifiers from images in [0, 1] to logits. Normalisation is their first layer, so attacks work on pixels."""
 
+import copy
+import importlib.util
+import pickle
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from sparselib import checks, seeds
@@ -121,6 +127,7 @@ class Network(nn.Sequential):
     spec: dict[str, Any]
 
 
+@checks.typed
 def build(
     name: str, *, in_channels: int, num_classes: int, image_size: int, width: int | None = None,
     mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None, seed: int = 0,
@@ -155,10 +162,99 @@ def build(
 
 
 def _per_channel(name, value, channels):
-    values = [float(v) for v in (value if isinstance(value, (list, tuple)) else [value] * channels)]
+    values = value if isinstance(value, (list, tuple)) else [value] * channels
     if len(values) != channels:
         raise ValueError(f"{name} must have one value per channel, {channels}, got {len(values)}")
-    return [checks.number(name, v) for v in values]
+    return [float(checks.number(name, v)) for v in values]
+
+
+def load(source: str, *, weights: str | Path | None = None, **options: Any) -> nn.Module:
+    """Return a network that somebody else wrote, in eval mode: what a factory in a module makes.
+
+    Args:
+        source: "path/to/module.py:factory" or "package.module:factory". The module is run, so it must be trusted.
+        weights: file of its weights: .safetensors, or .pth and .pt as far as torch reads them without running code.
+        options: handed to the factory.
+    Raises: ValueError or TypeError naming the module, the factory, or the weights that do not fit.
+    """
+    place, _, factory = source.rpartition(":") if isinstance(source, str) else ("", "", "")
+    if not place or not factory.isidentifier():
+        raise ValueError(f"source must be 'path/to/module.py:factory' or 'package.module:factory', got {source!r}")
+    try:
+        make = getattr(_module(place), factory)
+        net = copy.deepcopy(make) if isinstance(make, nn.Module) else make(**options)
+    except Exception as error:  # of other people's code
+        raise ValueError(f"source {source!r} gives no network: {type(error).__name__}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"source {source!r} must give an nn.Module, got {type(net).__name__}")
+    if weights is not None:
+        _fill(net, Path(weights).expanduser())
+    return net.eval()
+
+
+def _module(place):
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))  # for what it imports from beside itself
+    try:
+        sys.modules.setdefault(path.stem, module)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _fill(net, path):
+    """Give a network the weights of a file; refuse what does not fit, by the first name."""
+    if not path.is_file():
+        raise ValueError(f"weights must be a file, got {str(path)!r}")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"weights {str(path)!r} would have to run code to be read, which is not done; where they come from, export "
+            "them by torch.save(net.state_dict(), path) or safetensors.torch.save_file(net.state_dict(), path)"
+        ) from error
+    except Exception as error:  # of many kinds, for damaged files
+        raise ValueError(f"weights {str(path)!r} cannot be read: {error}") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError(f"weights {str(path)!r} must hold named tensors, a state_dict")
+    if state and all(name.startswith("module.") for name in state):  # saved inside DataParallel
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    own = net.state_dict()
+    for name in (*own, *state):
+        here, there = (tuple(s[name].shape) if name in s else "none" for s in (own, state))
+        if here != there:
+            raise ValueError(f"weights {str(path)!r} do not fit: {name} is {there} in the file, {here} in the network")
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(f"weights {str(path)!r} are not finite: {name}")
+    net.load_state_dict(state)
+
+
+def answers(model: nn.Module, shape: Sequence[int], classes: int) -> nn.Module:
+    """Return the model if it maps images of shape (C, H, W) to logits of so many classes; else raise ValueError."""
+    like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
+    x = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
+    try:
+        with evaluating(model), torch.no_grad():
+            z = checks.logits(model(x), x)
+    except Exception as error:
+        raise ValueError(f"model does not take images of shape {tuple(shape)}: {error}") from error
+    if z.shape[1] != classes:
+        raise ValueError(f"model tells {z.shape[1]} classes apart, the data have {classes}")
+    return model
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def test_bad_arguments_are_named(tmp_path, test):
     (tmp_path / "train" / "a").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "train" / "a" / "0.png")
     Image.new("RGB", (8, 9)).save(tmp_path / "train" / "a" / "1.png")
-    with pytest.raises(ValueError, match=r"one size; .*1\.png is \(9, 8\)"):
+    with pytest.raises(ValueError, match=r"one size: .*1\.png is \(9, 8\)"):
         data.load(f"folder:{tmp_path}")
     (tmp_path / "train" / "a" / "1.png").write_bytes(gzip.compress(b"no image"))
     with pytest.raises(ValueError, match=r"cannot read the image .*1\.png"):

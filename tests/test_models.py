@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sparselib import models
 
@@ -70,3 +71,96 @@ def test_bad_arguments_are_named(change, message):
     good = {"name": "resnet18", "in_channels": 3, "num_classes": 10, "image_size": 32}
     with pytest.raises(ValueError, match=message):
         models.build(**{**good, **change})
+
+
+FACTORY = """
+import torch
+from beside import WIDTH
+
+def small(classes=3):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(WIDTH, classes))
+
+def other():
+    return 3
+
+def broken():
+    raise KeyError("no such thing")
+
+one = small()
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    (tmp_path / "beside.py").write_text("WIDTH = 16")
+    (tmp_path / "mine.py").write_text(FACTORY)
+    return tmp_path / "mine.py"
+
+
+def test_a_network_by_path_and_by_name(module, monkeypatch):
+    net = models.load(f"{module}:small", classes=5)
+    assert not net.training and net(torch.zeros(1, 1, 4, 4)).shape == (1, 5)
+    assert models.answers(net, (1, 4, 4), 5) is net
+    assert models.load(f"{module}:one")(torch.zeros(1, 1, 4, 4)).shape == (1, 3)
+    monkeypatch.syspath_prepend(module.parent)
+    assert models.load("mine:small")(torch.zeros(1, 1, 4, 4)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors", "nested.pth", "parallel.pth"])
+def test_its_weights_are_read_without_running_code(module, name):
+    net, path = models.load(f"{module}:small"), module.parent / name
+    torch.nn.init.constant_(net[1].weight, 0.5)
+    state = net.state_dict()
+    if name == "nested.pth":
+        state = {"epoch": 3, "model_state_dict": state}
+    if name == "parallel.pth":
+        state = {f"module.{key}": value for key, value in state.items()}
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    assert (models.load(f"{module}:small", weights=path)[1].weight == 0.5).all()
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "said"),
+    [
+        ("{}:absent", None, "no network: AttributeError.*absent"),
+        ("{}:other", None, "must give an nn.Module, got int"),
+        ("{}:broken", None, "no network: KeyError.*no such thing"),
+        ("{}", None, "must be 'path/to/module.py:factory'"),
+        ("/absent/mine.py:small", None, "no file /absent/mine.py"),
+        ("no_such_package.models:small", None, "No module named 'no_such_package'"),
+        ("{}:small", lambda net: net, "export them by torch.save"),
+        ("{}:small", lambda net: Evil(), "export them by torch.save"),
+        ("{}:small", lambda net: {"1.weight": torch.zeros(3, 15)}, r"1.weight is \(3, 15\) in the file, \(3, 16\)"),
+        ("{}:small", lambda net: {"fc.weight": torch.zeros(3, 16)}, r"1.weight is none in the file, \(3, 16\)"),
+        ("{}:small", lambda net: {**net.state_dict(), "x": torch.zeros(2)}, r"x is \(2,\) in the file, none in"),
+        ("{}:small", lambda net: {k: v * float("nan") for k, v in net.state_dict().items()}, "not finite: 1.weight"),
+        ("{}:small", lambda net: [1, 2], "must hold named tensors"),
+    ],
+)
+def test_what_does_not_fit_is_named(module, capsys, source, weights, said):
+    path = None
+    if weights:
+        path = module.parent / "w.pth"
+        torch.save(weights(models.load(f"{module}:small")), path)
+    with pytest.raises((ValueError, TypeError), match=said):
+        models.load(source.format(module), weights=path)
+    assert "run" not in capsys.readouterr().out
+
+
+def test_networks_for_other_data_are_named(module):
+    net = models.load(f"{module}:small")
+    with pytest.raises(ValueError, match=r"does not take images of shape \(1, 5, 5\)"):
+        models.answers(net, (1, 5, 5), 3)
+    with pytest.raises(ValueError, match="tells 3 classes apart, the data have 10"):
+        models.answers(net, (1, 4, 4), 10)
+    (module.parent / "junk.pth").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="junk.pth' cannot be read|would have to run code"):
+        models.load(f"{module}:small", weights=module.parent / "junk.pth")
+    with pytest.raises(ValueError, match="weights must be a file"):
+        models.load(f"{module}:small", weights=module.parent / "absent.pth")

@@ -72,11 +72,17 @@ class _OnFeatures(Detector):
 
     needs_train: bool = True
 
-    def _build(self, model, y):
+    classes: int = 1  # that it needs at least
+
+    def _build(self, model, x, y):
         raise NotImplementedError
 
     def _fit(self, model, x, y):
-        self.inner = self._build(model, y).fit_features(scoring.features(model, x).float().cpu(), y.cpu())
+        classes, y = y.unique(return_inverse=True)  # without gaps, where a class is missing
+        for what, found, least in (("samples", len(y), 2), ("classes", len(classes), self.classes)):
+            if found < least:
+                raise ValueError(f"train must hold at least {least} {what} for {type(self).__name__}, got {found}")
+        self.inner = self._build(model, x, y).fit_features(scoring.features(model, x).float().cpu(), y.cpu())
 
     def _score(self, model, x):
         return self.inner.predict_features(scoring.features(model, x).float().cpu()).to(x)
@@ -85,14 +91,16 @@ class _OnFeatures(Detector):
 class Mahalanobis(_OnFeatures):
     """Distance to the nearest class mean under one covariance (Lee et al. 2018, https://arxiv.org/abs/1807.03888)."""
 
-    def _build(self, model, y):
+    def _build(self, model, x, y):
         return _pytorch_ood().Mahalanobis(None)
 
 
 class RelativeMahalanobis(_OnFeatures):
     """Mahalanobis minus the distance to all data as one Gaussian (Ren et al. 2021, https://arxiv.org/abs/2106.09022)."""
 
-    def _build(self, model, y):
+    classes: int = 2
+
+    def _build(self, model, x, y):
         return _pytorch_ood().RMD(None)
 
 
@@ -103,20 +111,24 @@ class KNN(_OnFeatures):
     def __init__(self, k: int = 50) -> None:
         self.k = checks.integer("k", k, low=1)
 
-    def _build(self, model, y):
+    def _build(self, model, x, y):
         return _pytorch_ood().KNN(None, k=min(self.k, len(y)))
 
 
 class ViM(_OnFeatures):
     """A virtual logit from what the features' principal subspace leaves out (Wang et al. 2022,
-    https://arxiv.org/abs/2203.10807). `dimensions`: of the subspace; default half of the features'."""
+    https://arxiv.org/abs/2203.10807). `dimensions`: of the subspace, fewer than the
+    features; default half of them."""
 
     def __init__(self, dimensions: int | None = None) -> None:
         self.dimensions = dimensions if dimensions is None else checks.integer("dimensions", dimensions, low=1)
 
-    def _build(self, model, y):
-        weight, bias = _head(model)
-        return _pytorch_ood().ViM(None, self.dimensions or max(1, weight.shape[1] // 2), weight.cpu(), bias.cpu())
+    def _build(self, model, x, y):
+        weight, bias = _head(model, x)
+        dimensions = self.dimensions or max(1, weight.shape[1] // 2)
+        if dimensions >= weight.shape[1]:
+            raise ValueError(f"dimensions must be below the number of features, {weight.shape[1]}, got {dimensions}")
+        return _pytorch_ood().ViM(None, dimensions, weight.cpu(), bias.cpu())
 
 
 class DICE(_OnFeatures):
@@ -124,10 +136,10 @@ class DICE(_OnFeatures):
     https://arxiv.org/abs/2111.09805). `p`: the fraction left out."""
 
     def __init__(self, p: float = 0.7) -> None:
-        self.p = checks.number("p", p, 0, 1)
+        self.p = checks.number("p", p, 0, 1, high_open=True)
 
-    def _build(self, model, y):
-        return _pytorch_ood().DICE(None, *_head(model), self.p)
+    def _build(self, model, x, y):
+        return _pytorch_ood().DICE(None, *_head(model, x), self.p)
 
 
 class ReAct(Detector):
@@ -137,10 +149,10 @@ class ReAct(Detector):
     needs_train: bool = True
 
     def __init__(self, percentile: float = 0.9) -> None:
-        self.percentile = checks.number("percentile", percentile, 0, 1)
+        self.percentile = checks.number("percentile", percentile, 0, 1, low_open=True)
 
     def _fit(self, model, x, y):
-        inner = _pytorch_ood().ReAct(None, scoring.head(model), percentile=self.percentile)
+        inner = _pytorch_ood().ReAct(None, scoring.head(model, x), percentile=self.percentile)
         self.inner = inner.fit_feature_maps(scoring.features(model, x), y)
 
     def _score(self, model, x):
@@ -157,14 +169,14 @@ class ASH(Detector):
         self.percentile = checks.number("percentile", percentile, 0, 1, high_open=True)
 
     def _score(self, model, x):
-        layer = scoring.head(model)
+        layer = scoring.head(model, x)
         inner = _pytorch_ood().ASH(None, lambda m: layer(m.mean((2, 3))), self.variant, self.percentile)
         with torch.no_grad():
             return inner.predict_feature_maps(scoring.maps(model, x))
 
 
-def _head(model):
+def _head(model, x):
     """Return weight (K, D) and bias (K,) of the last linear layer."""
-    layer = scoring.head(model)
+    layer = scoring.head(model, x)
     weight = layer.weight.detach()
     return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()

@@ -14,8 +14,13 @@ def _binary(id_scores, ood_scores, positive):
     checks.choice("positive", positive, ("ood", "id"))
     scores, is_ood = [], []
     for label, (name, values) in enumerate((("id_scores", id_scores), ("ood_scores", ood_scores))):
-        values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-        values = values.astype(np.float64).ravel()
+        values = values.detach().cpu() if isinstance(values, torch.Tensor) else np.asarray(values)
+        if isinstance(values, torch.Tensor) and values.is_floating_point():
+            values = values.double()  # NumPy has no bfloat16
+        values = np.asarray(values)
+        if values.ndim != 1 or values.dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be numbers (N,), got {values.dtype} of shape {values.shape}")
+        values = values.astype(np.float64)
         if not len(values):
             raise ValueError(f"{name} must not be empty")
         if not np.isfinite(values).all():

@@ -1,5 +1,6 @@
 """What all anomaly detectors share: one interface, and what they read off a network."""
 
+from contextlib import ExitStack
 from typing import Self
 
 import torch
@@ -17,11 +18,15 @@ class Detector:
     model: nn.Module | None = None
     shape: tuple[int, ...] | None = None  # (C, H, W) of the inputs, where it is known
 
+    @checks.typed
     def fit(self, model: nn.Module, train: Samples | None = None) -> Self:
         """Attach the model; measure on `train` (Samples with labels) what the method needs from it. Returns self.
 
-        Raises ValueError when the method needs training data and gets none.
+        Raises ValueError when the method needs training data and gets none, or gets too little of it.
         """
+        precision = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        if precision not in (torch.float32, torch.float64):
+            raise ValueError(f"model must be float32 or float64, got {precision}: score model.float()")
         train = train if train is not None and len(train) else None
         if self.needs_train:
             if train is None:
@@ -33,6 +38,7 @@ class Detector:
         self.shape = input_shape(model) if train is None else tuple(train.x.shape[1:])
         return self
 
+    @checks.typed
     def score(self, x: torch.Tensor) -> torch.Tensor:
         """Return the anomaly score (N,) of each input (N, C, H, W); higher = more anomalous.
 
@@ -59,27 +65,31 @@ class Detector:
         raise NotImplementedError
 
 
-def head(model: nn.Module) -> nn.Linear:
-    """Return the model's last linear layer. Raises ValueError when it has none."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear layer to read features from")
-    return layers[-1]
+def head(model: nn.Module, x: torch.Tensor) -> nn.Linear:
+    """Return the linear layer that gives the model's prediction on x (N, C, H, W), wherever it is declared.
+
+    Raises ValueError where none does (an ensemble, a network that ends in something else): what a score would read
+    there is not about the model.
+    """
+    layers, out = {m: name for name, m in model.named_modules() if isinstance(m, nn.Linear)}, {}
+
+    def keep(layer, _, output):
+        out[layer] = output
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(keep))
+        p = training.logits(model, x[:2]).softmax(1)
+    for layer in reversed(layers):
+        if layer in out and out[layer].shape == p.shape and _close(out[layer].softmax(1), p):
+            return layer
+    kinds = f"its linear layers are {', '.join(layers.values())}" if layers else "it has none"
+    raise ValueError(f"model {type(model).__name__} does not end in a linear layer ({kinds}): no features can be read")
 
 
 def features(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
-    """Return the inputs (N, D) of the model's last linear layer for x (N, C, H, W).
-
-    Raises ValueError where that layer does not give the model's prediction (an ensemble, a layer declared out of
-    order): what a score reads there would not be about the model.
-    """
-    caught, logits = _through(model, head(model), x, batch_size)
-    if caught and caught[1].shape == logits.shape and _close(caught[1].softmax(1), logits.softmax(1)):
-        return caught[0]
-    raise ValueError(
-        f"{type(model).__name__} does not end in its last linear layer, of shape {tuple(head(model).weight.shape)}:"
-        " its features cannot be read"
-    )
+    """Return the inputs (N, D) of the model's last linear layer, see `head`, for x (N, C, H, W)."""
+    return _inputs(model, head(model, x), x, batch_size)
 
 
 def maps(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
@@ -89,9 +99,9 @@ def maps(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.T
     """
     h = features(model, x, batch_size=batch_size)
     pools = [m for m in model.modules() if isinstance(m, (nn.AdaptiveAvgPool2d, nn.AvgPool2d))]
-    caught = _through(model, pools[-1], x, batch_size)[0] if pools else None
-    if caught and caught[0].ndim == 4 and caught[0].shape[:2] == h.shape and _close(caught[0].mean((2, 3)), h):
-        return caught[0]
+    caught = _inputs(model, pools[-1], x, batch_size) if pools else h
+    if caught.ndim == 4 and caught.shape[:2] == h.shape and _close(caught.mean((2, 3)), h):
+        return caught
     return h[:, :, None, None]
 
 
@@ -99,9 +109,9 @@ def _close(a, b):
     return torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def _through(model, layer, x, batch_size):
-    """Return (what goes into one layer of the model, what comes out), None for a layer not used, and the logits."""
+def _inputs(model, layer, x, batch_size):
+    """Return what goes into one layer of the model for all of x; an empty tensor for a layer that is not used."""
     caught = []
-    with layer.register_forward_hook(lambda _, inputs, out: caught.append((inputs[0].detach(), out.detach()))):
-        logits = training.logits(model, x, batch_size=batch_size)
-    return tuple(torch.cat(parts) for parts in zip(*caught, strict=True)) or None, logits
+    with layer.register_forward_hook(lambda _, inputs, out: caught.append(inputs[0].detach())):
+        training.logits(model, x, batch_size=batch_size)
+    return torch.cat(caught) if caught else x.new_empty(0)

@@ -93,6 +93,8 @@ class SensitivityProfile(Detector):
         return torch.cat(parts, 1).double().clamp_min(1e-30).log()  # (N, targets · layers)
 
     def _fit(self, model, x, y):
+        if len(x) < 2:
+            raise ValueError(f"train must hold at least 2 samples for SensitivityProfile, got {len(x)}")
         vectors = self._vector(model, x[_some(len(x))])
         self.centre = vectors.mean(0)
         self.precision = torch.from_numpy(LedoitWolf().fit(vectors.cpu().numpy()).precision_).to(vectors)

@@ -147,9 +147,10 @@ def test_a_score_of_the_last_layer_needs_a_network_that_ends_in_it(trained, trai
     unused = torch.nn.Sequential(trained, torch.nn.Identity())
     unused[1].never = torch.nn.Linear(3, 3)
     for name in ("gradnorm", "mahalanobis", "knn", "vim", "react", "dice", "ash"):
-        for net in (ensemble, unused):
-            with pytest.raises(ValueError, match="does not end in its last linear layer"):
-                detectors.build(name).fit(net, train).score(test.x[:3])
+        with pytest.raises(ValueError, match=r"Ensemble does not end in a linear layer .its linear layers are members"):
+            detectors.build(name).fit(ensemble, train).score(test.x[:3])
+        ours, theirs = (detectors.build(name).fit(net, train).score(test.x[:3]) for net in (unused, trained))
+        torch.testing.assert_close(ours, theirs)  # the head is not the layer declared last
     # The same prediction in other logits is no obstacle.
     normalised = torch.nn.Sequential(trained, torch.nn.LogSoftmax(1))
     for name in ("gradnorm", "knn"):
@@ -163,7 +164,7 @@ def test_ash_reads_the_maps_that_the_features_are_the_mean_of(trained, test):
     assert found.shape[2:] != (1, 1)
     torch.testing.assert_close(found.mean((2, 3)), scoring.features(trained, x))
     between = torch.nn.Sequential(*trained[:-1], torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-    between[-3] = torch.nn.Linear(scoring.head(trained).in_features, 64)
+    between[-3] = torch.nn.Linear(scoring.head(trained, x).in_features, 64)
     torch.testing.assert_close(scoring.maps(between.eval(), x)[..., 0, 0], scoring.features(between, x))
 
 
@@ -234,7 +235,7 @@ def test_bad_use_is_named(trained, train, test):
             ValueError,
             r"\(N, 1, 8, 8\), got \(2, 1",
         ),
-        (lambda: scoring.head(torch.nn.Flatten()), ValueError, "no linear layer"),
+        (lambda: scoring.head(torch.nn.Flatten(), test.x), ValueError, "does not end in a linear layer .it has none"),
     ]:
         with pytest.raises(kind, match=message):
             call()
@@ -249,3 +250,24 @@ def test_bad_use_is_named(trained, train, test):
             detectors.build(name).fit(one_class, train).score(test.x[:3])
     with pytest.raises(ValueError, match="x must be on the device of the model, meta, got cpu"):
         detectors.build("msp").fit(one_class.to("meta")).score(test.x[:3])
+
+
+def test_a_class_may_be_missing_and_too_little_is_named(trained, train, test):
+    x = test.x[:20]
+    without = train.take(train.y != 4)
+    for name in ("mahalanobis", "relative_mahalanobis"):
+        moved = data.Samples(without.x, without.y - (without.y > 4).long(), tuple("012356789"), "moved")
+        ours, theirs = (detectors.build(name).fit(trained, t).score(x) for t in (without, moved))
+        assert torch.equal(ours, theirs) and ours.std() > 0
+    detectors.build("mahalanobis").fit(trained, train.take(train.y == 3)).score(x)
+    for name, samples, said in (
+        ("relative_mahalanobis", train.take(train.y == 3), "at least 2 classes for RelativeMahalanobis, got 1"),
+        ("mahalanobis", train.take(slice(0, 1)), "at least 2 samples for Mahalanobis, got 1"),
+        ("profile", train.take(slice(0, 1)), "at least 2 samples for SensitivityProfile, got 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            detectors.build(name).fit(trained, samples)
+    with pytest.raises(ValueError, match="dimensions must be below the number of features, 32, got 32"):
+        detectors.build("vim", dimensions=32).fit(trained, train)
+    with pytest.raises(ValueError, match="must be float32 or float64, got torch.bfloat16"):
+        detectors.build("msp").fit(copy.deepcopy(trained).bfloat16())

@@ -44,3 +44,15 @@ def test_bad_scores_are_refused():
         metrics.aupr([], good)
     with pytest.raises(ValueError, match="unknown positive 'ID'; did you mean 'id'|unknown positive 'ID'"):
         metrics.fpr_at_95_tpr(good, good, positive="ID")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_scores_of_any_precision_are_compared_in_float64(dtype):
+    own, other = torch.tensor([1, 2, 3]).to(dtype), torch.tensor([2, 3, 4]).to(dtype)
+    assert metrics.auroc(own, other) == metrics.auroc([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize("scores", [torch.ones(2, 2), 3.0, ["a"], [1j], [[1.0]], None])
+def test_scores_that_are_no_row_of_numbers_are_named(scores):
+    with pytest.raises(ValueError, match="ood_scores must be numbers"):
+        metrics.auroc([0.5], scores)
