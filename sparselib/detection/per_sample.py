@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.nn.grad
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrize
@@ -38,8 +39,13 @@ class Weight:
     """
 
     name: str
-    layers: list[nn.Module]
+    layers: list[masks.Layer]
     parameter: torch.Tensor | None
+
+    @property
+    def units(self) -> int:
+        layer = self.layers[0]
+        return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
     @property
     def value(self) -> torch.Tensor:
@@ -59,7 +65,7 @@ class Call:
     a: torch.Tensor
     y: torch.Tensor
     version: int  # of y, when the layer gave it
-    edge: torch.autograd.graph.GradientEdge
+    edge: Any  # of y in autograd's graph, until the backward pass
     delta: Any = None
 
     @property
@@ -72,7 +78,7 @@ class Call:
 
     @property
     def positions(self) -> int:
-        return self.y[0].numel() // (self.layer.out_features if self.linear else self.layer.out_channels)
+        return self.y[0].numel() // self.y.shape[-1 if self.linear else 1]
 
 
 def select(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weight]:
@@ -85,7 +91,8 @@ def select(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weight
     for name, layer in masks.prunable(model).items():
         parameter = layer._parameters.get("weight")
         if parametrize.is_parametrized(layer, "weight"):
-            masked = all(isinstance(step, masks.Mask) for step in layer.get_submodule("parametrizations.weight"))
+            steps = layer.get_submodule("parametrizations.weight").children()
+            masked = all(isinstance(step, masks.Mask) for step in steps)
             parameter = masks.original(layer) if masked else None
         weight = Weight(name, [], parameter)
         found.setdefault(id(layer if parameter is None else parameter), weight).layers.append(layer)
@@ -109,6 +116,7 @@ def prepared(model: nn.Module, weights: Sequence[Weight]) -> Iterator[None]:
             raise ValueError(f"model must keep batch statistics, or samples are not independent: {name!r} does not")
     wanted = {id(p) for w in weights for p in w.parameters}
     switched = [p for p in model.parameters() if p.requires_grad != (id(p) in wanted)]
+    computed = [(m, m.__dict__["weight"]) for w in weights for m in w.layers if "weight" in vars(m)]  # by a hook, anew
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with evaluating(model), torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         try:
@@ -118,6 +126,8 @@ def prepared(model: nn.Module, weights: Sequence[Weight]) -> Iterator[None]:
         finally:
             for p in switched:
                 p.requires_grad_(id(p) not in wanted)
+            for layer, value in computed:
+                layer.weight = value
 
 
 class Pass:
@@ -156,7 +166,7 @@ class Pass:
         self.calls = {name: [c for c in own if c.delta is not None] for name, own in self.calls.items()}
         del self._z
         for call in calls:
-            call.edge = None  # pyright: ignore[reportAttributeAccessIssue]
+            call.edge = None
 
 
 def _recorder(calls):
@@ -225,19 +235,32 @@ def bytes_held(model: nn.Module, weights: Sequence[Weight], x: torch.Tensor) -> 
     return sum(sizes.values()) + sum(call.y.nbytes for call in calls) or 1
 
 
-def gradients(calls: Sequence[Call], shape: torch.Size, limit: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield (rows, g): the gradients g (n, *shape) of a weight for one slice of the samples after the other.
+def gradients(calls: Sequence[Call], shape: torch.Size, limit: int) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Yield (rows, units, g): gradients g (n, o, …) of a weight for a slice of the samples and of the output units.
 
-    A block is new memory, of about `limit` bytes or one sample, and so are the patches that it is made from.
+    A block is new memory, of about `limit` bytes or one unit of one sample, and so are the patches that it is made
+    from. Every sample and unit is covered once, samples in order.
     """
-    folds = all(_folds(c, shape) for c in calls)
-    patches = 0 if folds else sum(c.groups * c.positions for c in calls) * shape[1:].numel()
-    size = max(shape.numel(), patches) * calls[0].delta.element_size()
-    for rows in slices(len(calls[0].delta), limit // (size or 1)):
-        total, *others = ((_folded if folds else _product)(c, rows, shape) for c in calls)
-        for other in others:
-            total += other
-        yield rows, total
+    k, size, n = shape[1:].numel(), calls[0].delta.element_size(), len(calls[0].delta)
+    if all(_folds(c, shape) for c in calls):
+        for rows in slices(n, limit // (shape.numel() * size)):
+            yield rows, slice(0, shape[0]), _total(_folded(c, rows, shape) for c in calls)
+        return
+    # Products of fewer than 32 units are slow; with groups, whose units lie apart, a block has all of them.
+    whole = any(c.groups > 1 for c in calls)
+    patches, least = sum(c.groups * c.positions for c in calls), shape[0] if whole else min(shape[0], 32)
+    for rows in slices(n, limit // (max(patches, least) * k * size or 1)):
+        m = rows.stop - rows.start
+        factors = [matrices(c, rows) for c in calls]
+        for units in slices(shape[0], shape[0] if whole else limit // (m * k * size or 1)):
+            yield rows, units, _total(torch.bmm(d[:, units], u) for d, u in factors).view(m, -1, *shape[1:])
+
+
+def _total(parts):
+    first, *others = parts
+    for other in others:
+        first += other
+    return first
 
 
 def slices(total: int, step: int) -> list[slice]:
@@ -274,10 +297,6 @@ def _padded(layer, a):
     return F.pad(a, sides, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
 
 
-def _product(call, rows, shape):
-    return torch.bmm(*matrices(call, rows)).view(-1, *shape)
-
-
 def _folds(call, shape):
     """Whether a grouped convolution beats a product with the patches (measured).
 
@@ -293,7 +312,7 @@ def _folds(call, shape):
 def _folded(call, rows, shape):
     """Return g (n, O, …) as the weight gradient of one convolution whose groups are the samples' groups."""
     layer, a, delta = call.layer, _padded(call.layer, call.a[rows]), call.delta[rows]
-    weight_gradient = getattr(nn.grad, f"conv{a.ndim - 2}d_weight")
+    weight_gradient = getattr(torch.nn.grad, f"conv{a.ndim - 2}d_weight")
     n, sizes = len(a), (len(a) * shape[0], *shape[1:])
     a, delta = a.reshape(1, -1, *a.shape[2:]), delta.reshape(1, -1, *delta.shape[2:])
     return weight_gradient(a, sizes, delta, layer.stride, 0, layer.dilation, n * layer.groups).view(n, *shape)
@@ -319,8 +338,8 @@ def channel_sums(calls: Sequence[Call]) -> torch.Tensor:
 def functional(
     model: nn.Module, weights: Sequence[Weight], x: torch.Tensor, objective: Callable, argument: torch.Tensor, *,
     order: int, chunk: int,
-) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:  # fmt: skip
-    """Yield (rows, {weight name: (n, *shape)}): derivatives of f_n(θ) = objective(logits_n, argument_n).
+) -> Iterator[tuple[slice, Weight, torch.Tensor]]:  # fmt: skip
+    """Yield (rows, weight, (n, *shape)): derivatives of f_n(θ) = objective(logits_n, argument_n).
 
     Args:
         objective: function of logits (1, K) and one row of the argument (1, …), to a number.
@@ -343,8 +362,8 @@ def functional(
         z = functional_call(model, parameters, (xi.unsqueeze(0),), tie_weights=False)
         return objective(z, argument.unsqueeze(0))
 
-    def half_square(*args):
-        return sum(g.square().sum() for g in grad(value)(*args).values()) / 2
+    def half_square(tensors, xi, argument):
+        return sum(g.square().sum() for g in grad(value)(tensors, xi, argument).values()) / 2
 
     derivative = vmap(grad(value if order == 1 else half_square), in_dims=(None, 0, 0))
     tensors = {w.name: w.parameter.detach() for w in weights if w.parameter is not None}
@@ -358,4 +377,4 @@ def functional(
             if order == 1 or "derivative for" not in str(error):
                 raise
             raise ValueError(f"model has an operation without a second derivative: {error}") from error
-        yield rows, found
+        yield from ((rows, weight, found[weight.name]) for weight in weights)

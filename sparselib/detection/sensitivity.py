@@ -14,7 +14,7 @@ forgotten.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -90,11 +90,9 @@ def _profile(
         scale = _like_saliency("scale", scale, weights, criterion, x)
         inverse = {name: torch.where(s > 0, 1 / s, 0) for name, s in scale.items()}
         for s in measure.saliencies(model, weights, x, y, rescale=not reference):
-            found = layer_norm(s, norm, reference.get(s.name), inverse.get(s.name))
-            values[s.rows, columns[s.name]] = found * s.unit
-    for name, finite in zip(columns, torch.isfinite(values).all(0).tolist(), strict=True):
-        if not finite:
-            raise ValueError(f"{criterion} saliency of {name} is not finite")
+            name = s.weight.name
+            values[s.rows, columns[name]] = layer_norm(s, norm, reference.get(name), inverse.get(name)) * s.unit
+    _finite(criterion, {name: values[:, column] for name, column in columns.items()})
     return values
 
 
@@ -109,20 +107,18 @@ def moments(model, x, y=None, *, criterion="snip", target="predicted", per_loss=
     if not len(x):
         raise ValueError("moments need at least one sample, got an empty batch")
     with per_sample.prepared(model, weights):
-        mean = {w.name: torch.zeros_like(_like(w, criterion), dtype=torch.float64) for w in weights}
+        mean = {w.name: torch.zeros(_shape(w, criterion), dtype=torch.float64, device=x.device) for w in weights}
         squares = {name: torch.zeros_like(m) for name, m in mean.items()}  # Σ (S_n − mean)²
         for saliency in measure.saliencies(model, weights, x, y, rescale=False):
-            m, m2 = mean[saliency.name], squares[saliency.name]
-            for rows, block in saliency.blocks:
+            m, m2 = mean[saliency.weight.name], squares[saliency.weight.name]
+            for rows, units, block in saliency.blocks:
                 # Chan et al. 1983: two sets of samples of sizes a and b make one.
                 a, b, s = saliency.rows.start + rows.start, len(block), block.double()
                 own = s.mean(0)
-                difference = own - m
-                m += difference * (b / (a + b))
-                m2 += s.sub_(own).square_().sum(0) + difference.square_() * (a * b / (a + b))
-    for name, m in mean.items():
-        if not torch.isfinite(m).all():
-            raise ValueError(f"{criterion} saliency of {name} is not finite")
+                difference = own - m[units]
+                m[units] += difference * (b / (a + b))
+                m2[units] += s.sub_(own).square_().sum(0) + difference.square_() * (a * b / (a + b))
+    _finite(criterion, mean)
     std = {name: (s / len(x)).sqrt().to(x.dtype) for name, s in squares.items()}
     return {name: m.to(x.dtype) for name, m in mean.items()}, std
 
@@ -142,9 +138,14 @@ def _weights(model, x, y, layers):
     return weights
 
 
-def _like(weight, criterion):
-    """Return a tensor in the shape of the saliency of one sample."""
-    return weight.value[(slice(None), *[0] * (weight.value.ndim - 1))] if criterion == "snap" else weight.value
+def _finite(criterion, tensors):
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{criterion} saliency of {name} is not finite")
+
+
+def _shape(weight, criterion):
+    return weight.value.shape[:1] if criterion == "snap" else weight.value.shape
 
 
 def _like_saliency(argument, tensors, weights, criterion, x):
@@ -152,7 +153,7 @@ def _like_saliency(argument, tensors, weights, criterion, x):
     for weight in weights if tensors is not None else ():
         if weight.name not in tensors:
             raise ValueError(f"{argument} must have an entry for every weight, got none for {weight.name!r}")
-        tensor, shape = tensors[weight.name], tuple(_like(weight, criterion).shape)
+        tensor, shape = tensors[weight.name], tuple(_shape(weight, criterion))
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{argument}[{weight.name!r}] must have shape {shape}, got {tuple(tensor.shape)}")
         if not torch.isfinite(tensor).all():
@@ -162,15 +163,15 @@ def _like_saliency(argument, tensors, weights, criterion, x):
 
 @dataclass
 class Saliency:
-    """S_n of one weight on the samples `rows` of all: blocks (rows of these, S (n, O, …)), times `unit` (n,).
+    """S_n of one weight on the samples `rows` of all: blocks (rows of these, units, S (n, o, …)), times `unit` (n,).
 
     `outer` is δ (n, O), u (n, K) and W (O, K) where S_n = W ⊙ δ_n u_nᵀ, the case of a linear layer.
     """
 
-    name: str
+    weight: per_sample.Weight
     rows: slice
     unit: torch.Tensor
-    blocks: Iterator[tuple[slice, torch.Tensor]] | list[tuple[slice, torch.Tensor]]
+    blocks: Iterable[tuple[slice, slice, torch.Tensor]]
     outer: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
 
@@ -197,49 +198,44 @@ class _Measure:
             run = per_sample.Pass(model, weights, x[rows])
             labels = _labels(run.logits, None if y is None else y[rows])
             if self.criterion in ("crop", "grasp"):
-                losses = self._losses(run.logits.double(), labels)
+                losses, order, apart = self._losses(run.logits.double(), labels), 2, weights
+                scale = 1 / (losses + 1e-8) if self.per_loss else torch.ones_like(losses)
+                unit, objective, argument = torch.ones_like(losses), self._loss, labels
                 del run  # its graph is not needed
-                factor, one = 1 / (losses + 1e-8) if self.per_loss else torch.ones_like(losses), torch.ones_like(losses)
-                objective = lambda z, y: self._losses(z.double(), y).sum()  # noqa: E731
-                yield from self._functional(model, weights, x, rows, objective, labels, factor, one, held, order=2)
+            else:
+                argument, unit = self._start(run.logits, labels, rescale)
+                run.backward(argument)
+                for weight in weights:
+                    if weight.name not in run.odd:
+                        yield self._from_calls(weight, rows, unit, run.calls.pop(weight.name))
+                apart, order, scale = [w for w in weights if w.name in run.odd], 1, torch.ones_like(unit)
+                objective = _product  # ⟨∂L_n/∂logits, logits⟩ has the gradient of L_n
+            if not apart:
                 continue
-            start, unit = self._start(run.logits, labels, rescale)
-            run.backward(start)
-            for weight in weights:
-                if weight.name not in run.odd:
-                    yield self._from_calls(weight, rows, unit, run.calls.pop(weight.name))
-            odd = [w for w in weights if w.name in run.odd]
-            if odd:  # ⟨∂L_n/∂logits, logits⟩ has the gradient of L_n
-                objective, one = (lambda z, start: (z * start).sum()), torch.ones_like(unit)
-                yield from self._functional(model, odd, x, rows, objective, start, one, unit, held, order=1)
+            # For each sample some six tensors like the weights, and activations: more for a second derivative.
+            chunk = self.budget // (6 * sum(w.value.nbytes for w in apart) + 2 * order * held)
+            found = per_sample.functional(model, apart, x[rows], objective, argument, order=order, chunk=chunk)
+            for part, weight, g in found:
+                s, factor = g.double(), self._factor(weight)  # (n, O, …)
+                s = s * scale[part].view(-1, *[1] * (s.ndim - 1)) * (1 if factor is None else factor)
+                s = s.flatten(2).sum(2) if self.criterion == "snap" else s
+                here = slice(rows.start + part.start, rows.start + part.stop)
+                yield Saliency(weight, here, unit[part], [(slice(0, None), slice(None), s)])
 
     def _from_calls(self, weight, rows, unit, calls):
-        if not calls:
-            return Saliency(weight.name, rows, unit, [])
-        if self.criterion == "snap":
-            return Saliency(weight.name, rows, unit, [(slice(0, len(unit)), per_sample.channel_sums(calls))])
+        if self.criterion == "snap" or not calls:
+            blocks = [(slice(0, None), slice(None), per_sample.channel_sums(calls))] if calls else []
+            return Saliency(weight, rows, unit, blocks)
         factor, value = self._factor(weight), weight.value
         limit = self.budget // 8  # of a block, of the patches it is made from, of copies while it is reduced
         limit = min(limit, CACHE) if value.device.type == "cpu" else limit
         gradients = per_sample.gradients(calls, value.shape, limit)
-        blocks = ((part, g if factor is None else g.mul_(factor)) for part, g in gradients)
+        blocks = ((part, o, g if factor is None else g.mul_(factor[o])) for part, o, g in gradients)
         outer = None
         if len(calls) == calls[0].positions == calls[0].groups == 1:
             delta, u = per_sample.matrices(calls[0])
             outer = delta[:, :, 0], u[:, 0], (torch.ones_like(value) if factor is None else factor).flatten(1)
-        return Saliency(weight.name, rows, unit, blocks, outer)
-
-    def _functional(self, model, weights, x, rows, objective, argument, scale, unit, held, *, order):
-        # Some six tensors like the weight for each sample, and its activations, more of them for a second derivative.
-        chunk = self.budget // (6 * sum(w.value.nbytes for w in weights) + 2 * order * held)
-        found = per_sample.functional(model, weights, x[rows], objective, argument, order=order, chunk=chunk)
-        for part, derivatives in found:
-            for weight in weights:
-                s, factor = derivatives[weight.name].double(), self._factor(weight)  # (n, O, …)
-                s = s * scale[part].view(-1, *[1] * (s.ndim - 1)) * (1 if factor is None else factor)
-                s = s.flatten(2).sum(2) if self.criterion == "snap" else s
-                here = slice(rows.start + part.start, rows.start + part.stop)
-                yield Saliency(weight.name, here, unit[part], [(slice(0, len(s)), s)])
+        return Saliency(weight, rows, unit, blocks, outer)
 
     def _start(self, z, y, rescale):
         """Return ∂L_n/∂logits (N, K) divided by `unit` (N,), and unit: the largest entry's size, or 1.
@@ -269,12 +265,19 @@ class _Measure:
         others = (z - at).scatter(1, y.unsqueeze(1), -torch.inf)
         return F.softplus(others.logsumexp(1), threshold=40)
 
+    def _loss(self, z, y):
+        return self._losses(z.double(), y).sum()
+
     def _factor(self, weight):
         """Return what g (n, O, …) is multiplied by, in the shape of the weight, or None."""
         if self.criterion != "gradient":
             return weight.value
         mask = masks.mask_of(weight.layers[0])
         return None if mask is None else mask.to(weight.value)
+
+
+def _product(z, v):
+    return (z * v).sum()
 
 
 def _labels(z, y):
@@ -299,14 +302,14 @@ def layer_norm(saliency: Saliency, p: float, reference=None, inverse=None) -> to
         delta, u, weight = (_power(t / top, p) for t, top in zip(saliency.outer, tops, strict=True))
         total = ((delta @ weight) * u).sum(1).double()
         return total.pow(1 / p) * (tops[0] * tops[1]).squeeze(1).double() * tops[2].double().squeeze()
-    norms = torch.zeros(len(saliency.unit), dtype=torch.float64, device=saliency.unit.device)
-    for rows, s in saliency.blocks:
+    by_unit = torch.zeros(len(saliency.unit), saliency.weight.units, dtype=torch.float64, device=saliency.unit.device)
+    for rows, units, s in saliency.blocks:
         if reference is not None:
-            s.sub_(reference)
+            s.sub_(reference[units])
         if inverse is not None:
-            s.mul_(inverse)
-        norms[rows] = _norm(s if s.ndim == 2 else _norm(s.flatten(2), p), p)
-    return norms
+            s.mul_(inverse[units])
+        by_unit[rows, units] = s.double() if s.ndim == 2 else _norm(s.flatten(2), p)
+    return _norm(by_unit, p)
 
 
 def _norm(s, p):
