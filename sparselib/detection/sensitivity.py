@@ -150,7 +150,9 @@ def _shape(weight, criterion):
 
 def _like_saliency(argument, tensors, weights, criterion, x):
     """Return {weight name: tensor} of the chosen weights, in the dtype of x; {} for None."""
-    for weight in weights if tensors is not None else ():
+    if tensors is None:
+        return {}
+    for weight in weights:
         if weight.name not in tensors:
             raise ValueError(f"{argument} must have an entry for every weight, got none for {weight.name!r}")
         tensor, shape = tensors[weight.name], tuple(_shape(weight, criterion))
@@ -158,7 +160,7 @@ def _like_saliency(argument, tensors, weights, criterion, x):
             raise ValueError(f"{argument}[{weight.name!r}] must have shape {shape}, got {tuple(tensor.shape)}")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{argument}[{weight.name!r}] must be finite, got NaN or infinity")
-    return {} if tensors is None else {w.name: tensors[w.name].to(x) for w in weights}
+    return {w.name: tensors[w.name].to(x) for w in weights}
 
 
 @dataclass
@@ -223,18 +225,20 @@ class _Measure:
                 yield Saliency(weight, here, unit[part], [(slice(0, None), slice(None), s)])
 
     def _from_calls(self, weight, rows, unit, calls):
-        if self.criterion == "snap" or not calls:
-            blocks = [(slice(0, None), slice(None), per_sample.channel_sums(calls))] if calls else []
-            return Saliency(weight, rows, unit, blocks)
-        factor, value = self._factor(weight), weight.value
+        factor, value, outer = self._factor(weight), weight.value, None
         limit = self.budget // 8  # of a block, of the patches it is made from, of copies while it is reduced
         limit = min(limit, CACHE) if value.device.type == "cpu" else limit
-        gradients = per_sample.gradients(calls, value.shape, limit)
-        blocks = ((part, o, g if factor is None else g.mul_(factor[o])) for part, o, g in gradients)
-        outer = None
-        if len(calls) == calls[0].positions == calls[0].groups == 1:
-            delta, u = per_sample.matrices(calls[0])
-            outer = delta[:, :, 0], u[:, 0], (torch.ones_like(value) if factor is None else factor).flatten(1)
+        if not calls:
+            shape, parts = _shape(weight, self.criterion), per_sample.slices(len(unit), limit // (value.nbytes or 1))
+            blocks = ((part, slice(None), value.new_zeros(part.stop - part.start, *shape)) for part in parts)
+        elif self.criterion == "snap":
+            blocks = [(slice(0, None), slice(None), per_sample.channel_sums(calls))]
+        else:
+            gradients = per_sample.gradients(calls, value.shape, limit)
+            blocks = ((part, units, g if factor is None else g.mul_(factor[units])) for part, units, g in gradients)
+            if len(calls) == calls[0].positions == calls[0].groups == 1:
+                delta, u = per_sample.matrices(calls[0])
+                outer = delta[:, :, 0], u[:, 0], (torch.ones_like(value) if factor is None else factor).flatten(1)
         return Saliency(weight, rows, unit, blocks, outer)
 
     def _start(self, z, y, rescale):

@@ -182,6 +182,17 @@ def test_moments_and_distances_to_them_equal_autograd_on_single_samples(network,
         _close(ours, _norms(scaled, norm), rtol=1e-9)
 
 
+@pytest.mark.parametrize("criterion", ["snip", "snap"])
+def test_a_layer_that_takes_no_part_is_as_far_as_its_reference(criterion):
+    torch.manual_seed(5)
+    net, name = Dimensions().double(), "unused.weight"
+    reference, _ = sensitivity.moments(net, _x(), criterion=criterion)
+    assert (reference[name] == 0).all()
+    reference[name] += 2
+    ours = sensitivity.profile(net, _x(), criterion=criterion, reference=reference)
+    _close(ours[:, sensitivity.names(net).index(name)], reference[name].norm().expand(5))
+
+
 @pytest.mark.parametrize("network", ALL, indirect=True)
 def test_neither_batch_nor_budget_changes_a_value(network):
     x = _x(6)
