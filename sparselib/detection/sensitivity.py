@@ -9,18 +9,19 @@ For the loss L_n of one input, with g_n = ∂L_n/∂θ and H_n its Hessian over 
     "gradient"  g_n
 
 always signed. `profile` takes its p-norm over each layer, `norms` over the network, `moments` its mean and standard
-deviation over a set of inputs. Gradients are formed a block at a time (`per_sample`,
-`weight_gradients`), reduced (`saliency_norms`), and forgotten.
+deviation over a set of inputs. Gradients are formed a block of samples at a time (`per_sample`), reduced, and
+forgotten.
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from sparselib import checks
-from sparselib.detection import per_sample, saliency_norms, weight_gradients
+from sparselib.detection import per_sample
 from sparselib.pruning import masks
 
 CRITERIA = ("snip", "snap", "crop", "grasp", "gradient")
@@ -28,7 +29,7 @@ TARGETS = ("predicted", "logit", "uniform")
 AGGREGATES = ("all", "mean")
 TEMPERATURE = 200  # of the logits, in GraSP
 BUDGET = 256 * 2**20  # bytes of per-sample tensors held at a time
-CACHE = 3 * 2**20  # bytes of a block on the CPU: further passes over it stay in a cache, and small layers are one block
+CACHE = 3 * 2**20  # bytes of a block on the CPU: further passes over it stay in a cache
 
 
 def names(model, layers="all"):
@@ -43,7 +44,7 @@ def norms(model, x, y=None, *, norm=2, aggregate="all", **options):
     """
     checks.choice("aggregate", aggregate, AGGREGATES)
     layers = _profile(model, x, y, norm=norm, **options)
-    return (layers.mean(1) if aggregate == "mean" else saliency_norms.norm(layers, norm)).to(x.dtype)
+    return (layers.mean(1) if aggregate == "mean" else _norm(layers, norm)).to(x.dtype)
 
 
 def profile(model, x, y=None, **options):
@@ -82,26 +83,16 @@ def _profile(
         checks.number("norm", norm, 0, low_open=True)
     if scale is not None and reference is None:
         raise ValueError("scale needs a reference, got reference=None")
-    reference = _like_saliency("reference", reference, weights, criterion, x)
-    scale = _like_saliency("scale", scale, weights, criterion, x)
-    inverse = {name: torch.where(s > 0, 1 / s, 0) for name, s in scale.items()}
     columns = {weight.name: column for column, weight in enumerate(weights)}
     values = torch.zeros(len(x), len(weights), dtype=torch.float64, device=x.device)
-
-    def take(saliency):
-        name = saliency.weight.name
-        for tensors in (reference, inverse) if criterion != "snap" else ():
-            if name in tensors:
-                tensors[name] = saliency.weight.arranged(tensors[name])
-        found = saliency_norms.layer_norm(saliency, reference.get(name), inverse.get(name), norm)
-        values[saliency.rows, columns[name]] = found * saliency.unit
-
     with per_sample.prepared(model, weights):
-        measure.saliencies(model, weights, x, y, take, rescale=not reference)
-    finite = torch.isfinite(values)
-    if not finite.all():
-        name = next(name for name, column in columns.items() if not finite[:, column].all())
-        raise ValueError(f"{criterion} saliency of {name} is not finite")
+        reference = _like_saliency("reference", reference, weights, criterion, x)
+        scale = _like_saliency("scale", scale, weights, criterion, x)
+        inverse = {name: torch.where(s > 0, 1 / s, 0) for name, s in scale.items()}
+        for s in measure.saliencies(model, weights, x, y, rescale=not reference):
+            name = s.weight.name
+            values[s.rows, columns[name]] = layer_norm(s, norm, reference.get(name), inverse.get(name)) * s.unit
+    _finite(criterion, {name: values[:, column] for name, column in columns.items()})
     return values
 
 
@@ -115,39 +106,42 @@ def moments(model, x, y=None, *, criterion="snip", target="predicted", per_loss=
     weights = _weights(model, x, y, layers)
     if not len(x):
         raise ValueError("moments need at least one sample, got an empty batch")
-    mean = {w.name: torch.zeros(_shape(w, criterion), dtype=torch.float64, device=x.device) for w in weights}
-    squares = {name: torch.zeros_like(m) for name, m in mean.items()}  # Σ (S_n − mean)²
-
-    def take(saliency):
-        m, m2 = mean[saliency.weight.name], squares[saliency.weight.name]
-        for rows, units, s in saliency.blocks:
-            # Chan et al. 1983: two sets of samples of sizes a and b make one.
-            a, b = saliency.rows.start + rows.start, len(s)
-            s = s.double()
-            own = s.mean(0)
-            difference = own - m[units]
-            m[units] += difference * (b / (a + b))
-            m2[units] += s.sub_(own).square_().sum(0) + difference.square_() * (a * b / (a + b))
-
     with per_sample.prepared(model, weights):
-        measure.saliencies(model, weights, x, y, take, rescale=False)
-    for name, m in mean.items():
-        if not torch.isfinite(m).all():
-            raise ValueError(f"{criterion} saliency of {name} is not finite")
+        mean = {w.name: torch.zeros(_shape(w, criterion), dtype=torch.float64, device=x.device) for w in weights}
+        squares = {name: torch.zeros_like(m) for name, m in mean.items()}  # Σ (S_n − mean)²
+        for saliency in measure.saliencies(model, weights, x, y, rescale=False):
+            m, m2 = mean[saliency.weight.name], squares[saliency.weight.name]
+            for rows, units, block in saliency.blocks:
+                # Chan et al. 1983: two sets of samples of sizes a and b make one.
+                a, b, s = saliency.rows.start + rows.start, len(block), block.double()
+                own = s.mean(0)
+                difference = own - m[units]
+                m[units] += difference * (b / (a + b))
+                m2[units] += s.sub_(own).square_().sum(0) + difference.square_() * (a * b / (a + b))
+    _finite(criterion, mean)
     std = {name: (s / len(x)).sqrt().to(x.dtype) for name, s in squares.items()}
     return {name: m.to(x.dtype) for name, m in mean.items()}, std
 
 
 def _weights(model, x, y, layers):
-    """Check the inputs and return the chosen weights; warn of weights that no criterion covers."""
+    """Check the inputs and return the chosen weights; warn of matrices that no criterion covers."""
     checks.images(x)
     if y is not None:
         checks.labels(y, x)
     weights = per_sample.select(model, layers)
-    left = per_sample.left_out(model, weights) if isinstance(layers, str) and layers == "all" else ()
-    if left:
-        warnings.warn(f"saliency covers convolution and linear layers; left out: {', '.join(left)}", stacklevel=4)
+    if isinstance(layers, str) and layers == "all":
+        covered = {id(p) for weight in weights for p in weight.parameters}
+        matrices = {n: p for n, p in model.named_parameters() if sum(size > 1 for size in p.shape) > 1}
+        left = [name for name, p in matrices.items() if id(p) not in covered]
+        if left:
+            warnings.warn(f"saliency covers convolution and linear layers; left out: {', '.join(left)}", stacklevel=4)
     return weights
+
+
+def _finite(criterion, tensors):
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{criterion} saliency of {name} is not finite")
 
 
 def _shape(weight, criterion):
@@ -170,23 +164,17 @@ def _like_saliency(argument, tensors, weights, criterion, x):
 
 
 @dataclass
-class _Saliency:
-    """S_n of one weight on some samples: blocks (rows, units, S (n, o, …)), all to be multiplied by `unit` (n,).
+class Saliency:
+    """S_n of one weight on the samples `rows` of all: blocks (rows of these, units, S (n, o, …)), times `unit` (n,).
 
-    `calls` and `factor` are what the blocks are made from, S = factor ⊙ g (None: 1), where there are any calls.
+    `outer` is δ (n, O), u (n, K) and W (O, K) where S_n = W ⊙ δ_n u_nᵀ, the case of a linear layer.
     """
 
     weight: per_sample.Weight
     rows: slice
     unit: torch.Tensor
-    blocks: object
-    calls: list | None = None
-    factor: torch.Tensor | None = None
-    limit: int = 0
-
-
-def _product(z, v):
-    return (z * v).sum()
+    blocks: Iterable[tuple[slice, slice, torch.Tensor]]
+    outer: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass
@@ -203,85 +191,71 @@ class _Measure:
         checks.choice("target", self.target, TARGETS)
         checks.integer("budget", self.budget, low=1)
 
-    def saliencies(self, model, weights, x, y, take, *, rescale):
-        """Call `take` with the _Saliency of every weight, for one slice of the samples after the other."""
-        # Half of the budget is for a pass, half for what follows. Where the samples are too many for a pass, one of
-        # them alone tells how many are not. (To hold 32 times the input is common.)
-        size, limit = len(x), self.budget // 2
-        if 32 * x.nbytes > limit:
-            size = self._fitting(model, weights, x, limit)
-        rows = slice(0, size)
-        while rows.start < len(x):
-            try:
-                run = per_sample.Pass(model, weights, x[rows], keep_outputs=self.criterion == "snap", limit=limit)
-            except per_sample.TooLarge:
-                size = min(size - 1, self._fitting(model, weights, x, limit))
+    def saliencies(self, model, weights, x, y, *, rescale):
+        """Yield the Saliency of every weight, for one slice of the samples after the other."""
+        if not len(x):
+            return
+        held = per_sample.bytes_held(model, weights, x[:1])  # half of the budget is for it, half for what follows
+        for rows in per_sample.slices(len(x), self.budget // 2 // held):
+            run = per_sample.Pass(model, weights, x[rows])
+            labels = _labels(run.logits, None if y is None else y[rows])
+            if self.criterion in ("crop", "grasp"):
+                losses, order, apart = self._losses(run.logits.double(), labels), 2, weights
+                scale = 1 / (losses + 1e-8) if self.per_loss else torch.ones_like(losses)
+                unit, objective, argument = torch.ones_like(losses), self._loss, labels
+                del run  # its graph is not needed
             else:
-                one = self._second_order if self.criterion in ("crop", "grasp") else self._first_order
-                one(model, weights, x[rows], None if y is None else y[rows], rows.start, run, take, rescale)
-                rows = slice(rows.stop, rows.stop)
-            rows = slice(rows.start, min(rows.start + size, len(x)))
-
-    def _fitting(self, model, weights, x, limit):
-        return max(1, limit // per_sample.Pass(model, weights, x[:1]).held)
-
-    def _first_order(self, model, weights, x, y, first, run, take, rescale):
-        start, unit = self._start(run.logits, y, rescale)
-        by_name, rows = {w.name: w for w in weights}, slice(first, first + len(x))
-        run.backward(start, lambda name, calls: take(self._from_calls(by_name[name], rows, unit, calls)))
-        odd = [w for w in weights if w.name in run.odd]
-        if odd:
-            # ⟨∂L_n/∂logits, logits⟩ has the gradient of L_n.
-            one = torch.ones_like(unit)
-            self._functional(model, odd, x, _product, start, first, one, unit, run.held, take, order=1)
-
-    def _second_order(self, model, weights, x, y, first, run, take, rescale):
-        labels = self._labels(run.logits, y)
-        factor = self._per_loss(run.logits.double(), labels)
-        run.forget()
-        one = torch.ones_like(factor)
-        self._functional(model, weights, x, self._loss, labels, first, factor, one, run.held, take, order=2)
-
-    def _functional(self, model, weights, x, objective, argument, first, scale, unit, held, take, *, order):
-        # Some six tensors like the weight for each sample, and its activations, more of them for a second derivative.
-        size = 6 * sum(w.value.nbytes for w in weights) + 2 * order * held // len(x)
-        chunk = self.budget // size
-        for part, found in per_sample.functional(model, weights, x, objective, argument, order=order, chunk=chunk):
-            for weight in weights:
-                s, factor = found[weight.name], self._factor(weight)  # (n, O, …)
-                s = s.double() * scale[part].view(-1, *[1] * (s.ndim - 1))
-                s = s if factor is None else s.mul_(factor)
+                argument, unit = self._start(run.logits, labels, rescale)
+                run.backward(argument)
+                for weight in weights:
+                    if weight.name not in run.odd:
+                        yield self._from_calls(weight, rows, unit, run.calls.pop(weight.name))
+                apart, order, scale = [w for w in weights if w.name in run.odd], 1, torch.ones_like(unit)
+                objective = _product  # ⟨∂L_n/∂logits, logits⟩ has the gradient of L_n
+            if not apart:
+                continue
+            # For each sample some six tensors like the weights, and activations: more for a second derivative.
+            chunk = self.budget // (6 * sum(w.value.nbytes for w in apart) + 2 * order * held)
+            found = per_sample.functional(model, apart, x[rows], objective, argument, order=order, chunk=chunk)
+            for part, weight, g in found:
+                s, factor = g.double(), self._factor(weight)  # (n, O, …)
+                s = s * scale[part].view(-1, *[1] * (s.ndim - 1)) * (1 if factor is None else factor)
                 s = s.flatten(2).sum(2) if self.criterion == "snap" else s
-                rows = slice(first + part.start, first + part.stop)
-                take(_Saliency(weight, rows, unit[part], [(slice(0, len(s)), slice(None), s)]))
+                here = slice(rows.start + part.start, rows.start + part.stop)
+                yield Saliency(weight, here, unit[part], [(slice(0, None), slice(None), s)])
+
+    def _from_calls(self, weight, rows, unit, calls):
+        factor, value, outer = self._factor(weight), weight.value, None
+        limit = self.budget // 8  # of a block, of the patches it is made from, of copies while it is reduced
+        limit = min(limit, CACHE) if value.device.type == "cpu" else limit
+        if not calls:
+            shape, parts = _shape(weight, self.criterion), per_sample.slices(len(unit), limit // (value.nbytes or 1))
+            blocks = ((part, slice(None), value.new_zeros(part.stop - part.start, *shape)) for part in parts)
+        elif self.criterion == "snap":
+            blocks = [(slice(0, None), slice(None), per_sample.channel_sums(calls))]
+        else:
+            gradients = per_sample.gradients(calls, value.shape, limit)
+            blocks = ((part, units, g if factor is None else g.mul_(factor[units])) for part, units, g in gradients)
+            if len(calls) == calls[0].positions == calls[0].groups == 1:
+                delta, u = per_sample.matrices(calls[0])
+                outer = delta[:, :, 0], u[:, 0], (torch.ones_like(value) if factor is None else factor).flatten(1)
+        return Saliency(weight, rows, unit, blocks, outer)
 
     def _start(self, z, y, rescale):
         """Return ∂L_n/∂logits (N, K) divided by `unit` (N,), and unit: the largest entry's size, or 1.
 
-        In float64 and without subtraction, because a confident prediction's 1 − p is lost in float32; rescaled,
-        because squares of so small saliencies are lost as well.
+        In float64 because a confident prediction's 1 − p is lost in float32; rescaled, because squares of so small
+        saliencies are lost as well.
         """
-        labels, z64 = self._labels(z, y), z.double()
-        at = labels.unsqueeze(1)
-        if self.target == "logit":
-            gradient = torch.zeros_like(z64).scatter_(1, at, -1.0)
-        elif self.target == "uniform":
-            gradient = z64.softmax(1) - 1 / z.shape[1]
-        else:  # p_k, and −Σ_{k≠y} p_k at the label
-            gradient = z64.softmax(1).scatter_(1, at, 0.0)
-            gradient.scatter_(1, at, -gradient.sum(1, keepdim=True))
+        with torch.enable_grad():
+            z64 = z.double().requires_grad_()
+            losses = self._losses(z64, y)
+            (gradient,) = torch.autograd.grad(losses.sum(), z64)
         if self.per_loss:
-            gradient *= self._per_loss(z64, labels).unsqueeze(1)
-        unit = gradient.abs().amax(1) if rescale else z64.new_ones(len(z))
+            gradient = gradient / (losses.detach() + 1e-8).unsqueeze(1)
+        unit = gradient.abs().amax(1) if rescale else gradient.new_ones(len(z))
         unit = torch.where(unit > 0, unit, 1.0)
         return (gradient / unit.unsqueeze(1)).to(z.dtype), unit
-
-    def _labels(self, z, y):
-        if y is None:
-            return z.argmax(1)
-        if y.max() >= z.shape[1]:
-            raise ValueError(f"y must be below the number of classes, {z.shape[1]}, got {int(y.max())}")
-        return y
 
     def _losses(self, z, y):
         """Return L_n (N,) of logits z (N, K) and labels y (N,)."""
@@ -298,32 +272,74 @@ class _Measure:
     def _loss(self, z, y):
         return self._losses(z.double(), y).sum()
 
-    def _per_loss(self, z, y):
-        return 1 / (self._losses(z, y) + 1e-8) if self.per_loss else z.new_ones(len(z))
-
     def _factor(self, weight):
         """Return what g (n, O, …) is multiplied by, in the shape of the weight, or None."""
         if self.criterion != "gradient":
             return weight.value
         mask = masks.mask_of(weight.layers[0])
-        return None if mask is None else weight.arranged(mask.to(weight.value))
+        return None if mask is None else mask.to(weight.value)
 
-    def _from_calls(self, weight, rows, unit, calls):
-        if self.criterion == "snap" and calls:
-            s = weight_gradients.channel_sums(calls)
-            return _Saliency(weight, rows, unit, [(slice(0, len(s)), slice(None), s)])
-        factor = self._factor(weight)
-        limit = max(1, self.budget // 8)  # of a block, of the patches it is made from, of copies while it is reduced
-        if unit.device.type == "cpu":
-            limit = min(limit, CACHE)
-        blocks = self._blocks(calls, factor, limit) if calls else self._zeros(weight, len(unit), limit)
-        return _Saliency(weight, rows, unit, blocks, calls, factor, limit)
 
-    def _blocks(self, calls, factor, limit):
-        for rows, units, g in weight_gradients.gradients(calls, limit):
-            yield rows, units, g if factor is None else g.mul_(factor[units])
+def _product(z, v):
+    return (z * v).sum()
 
-    def _zeros(self, weight, n, limit):
-        shape = _shape(weight, self.criterion)
-        for rows in weight_gradients.slices(n, limit // (shape.numel() * weight.value.element_size())):
-            yield rows, slice(None), weight.value.new_zeros(rows.stop - rows.start, *shape)
+
+def _labels(z, y):
+    if y is not None and y.max() >= z.shape[1]:
+        raise ValueError(f"y must be below the number of classes, {z.shape[1]}, got {int(y.max())}")
+    return z.argmax(1) if y is None else y
+
+
+def layer_norm(saliency: Saliency, p: float, reference=None, inverse=None) -> torch.Tensor:
+    """Return ‖S_n‖_p, or ‖(S_n − R)/σ‖_p, of one layer: (n,) in float64.
+
+    A linear layer's S_n = W ⊙ δ_n u_nᵀ is not formed: Σ_ij |W_ij δ_i u_j|^p = (|δ|^p)ᵀ |W|^p |u|^p. Elsewhere sums
+    over many weights are taken for each output unit, and continued in float64.
+
+    Args:
+        saliency: of one weight on n samples; its blocks are overwritten.
+        p: > 0, or infinity. reference, inverse: R and 1/σ in the shape of S_n, or None.
+    """
+    if saliency.outer is not None and reference is None and p != torch.inf:
+        # Parts of the largest, whose powers do not overflow, nor underflow where it matters.
+        tops = [_largest(t, dim) for t, dim in zip(saliency.outer, ((1,), (1,), (0, 1)), strict=True)]
+        delta, u, weight = (_power(t / top, p) for t, top in zip(saliency.outer, tops, strict=True))
+        total = ((delta @ weight) * u).sum(1).double()
+        return total.pow(1 / p) * (tops[0] * tops[1]).squeeze(1).double() * tops[2].double().squeeze()
+    by_unit = torch.zeros(len(saliency.unit), saliency.weight.units, dtype=torch.float64, device=saliency.unit.device)
+    for rows, units, s in saliency.blocks:
+        if reference is not None:
+            s.sub_(reference[units])
+        if inverse is not None:
+            s.mul_(inverse[units])
+        by_unit[rows, units] = s.double() if s.ndim == 2 else _norm(s.flatten(2), p)
+    return _norm(by_unit, p)
+
+
+def _norm(s, p):
+    """Return ‖s‖_p over the last dimension, in float64. Overwrites s."""
+    if p == 2:
+        return torch.linalg.vector_norm(s, dim=-1).double()
+    s = s.abs_()
+    if p == 1:
+        return s.sum(-1).double()
+    if p == torch.inf:
+        return s.amax(-1).double()
+    top = _largest(s, (-1,))
+    return top.squeeze(-1).double() * _power(s.div_(top), p).sum(-1).double().pow(1 / p)
+
+
+def _largest(s, dims):
+    return s.abs().amax(dims, keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
+
+
+def _power(t, p):
+    """Return |t|^p; whole powers by multiplication, which is several times faster."""
+    if p == 2:
+        return t.square()
+    if p == 1:
+        return t.abs()
+    if p > 16 or p != int(p):
+        return t.abs().pow(p)
+    half = _power(t, int(p) // 2)
+    return half * half * t.abs() if p % 2 else half * half

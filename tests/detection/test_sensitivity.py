@@ -182,6 +182,17 @@ def test_moments_and_distances_to_them_equal_autograd_on_single_samples(network,
         _close(ours, _norms(scaled, norm), rtol=1e-9)
 
 
+@pytest.mark.parametrize("criterion", ["snip", "snap"])
+def test_a_layer_that_takes_no_part_is_as_far_as_its_reference(criterion):
+    torch.manual_seed(5)
+    net, name = Dimensions().double(), "unused.weight"
+    reference, _ = sensitivity.moments(net, _x(), criterion=criterion)
+    assert (reference[name] == 0).all()
+    reference[name] += 2
+    ours = sensitivity.profile(net, _x(), criterion=criterion, reference=reference)
+    _close(ours[:, sensitivity.names(net).index(name)], reference[name].norm().expand(5))
+
+
 @pytest.mark.parametrize("network", ALL, indirect=True)
 def test_neither_batch_nor_budget_changes_a_value(network):
     x = _x(6)
@@ -256,6 +267,43 @@ def test_other_parametrizations_count_as_the_weight_that_they_give(grouped):
     _close(sensitivity.profile(grouped, x), plain, rtol=1e-9)
     with pytest.raises(ValueError, match="parametrization that is not a mask: 0.weight, 3.weight"):
         sensitivity.profile(grouped, x, criterion="crop")
+
+
+HOOKS = (nn.utils.weight_norm, nn.utils.spectral_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.5))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_that_a_hook_computes_count_as_they_are(grouped, hook):
+    x = _x()
+    hook(grouped[0])
+    before = grouped.eval()[0].weight
+    ours = sensitivity.profile(grouped, x)
+    assert grouped[0].weight is before
+    grouped(x)  # the hook computes the weight that a plain network is given
+    plain = nn.Sequential(nn.Conv2d(2, 6, 3, stride=2, padding=1), *list(grouped)[1:])
+    plain[0].weight, plain[0].bias = nn.Parameter(grouped[0].weight.detach()), grouped[0].bias
+    _close(ours, sensitivity.profile(plain, x), rtol=1e-9)
+    with pytest.raises(ValueError, match="not a mask: 0.weight$"):
+        sensitivity.profile(grouped, x, criterion="crop")
+
+
+class Alias(nn.Module):
+    """A network with a handle on its last layer: one module under two names."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.fc = net, net[-1]
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_module_of_two_names_counts_once_and_stays_whole(grouped):
+    net, parameters = Alias(grouped), list(grouped.parameters())
+    _close(sensitivity.profile(net, _x(), criterion="crop"), sensitivity.profile(grouped, _x(), criterion="crop"))
+    assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
+    assert net.fc.weight is grouped[-1].weight
 
 
 class Adapted(nn.Linear):
@@ -413,6 +461,8 @@ def test_bad_arguments_are_named(grouped):
         (ValueError, r"norm must be in \(0, inf\], got 0", dict(norm=0)),
         (ValueError, "unknown layers 'first'.*or a list of weight names", dict(layers="first")),
         (ValueError, "unknown layer '3' .allowed: 0.weight, 3.weight", dict(layers=["3"])),
+        (ValueError, "layers must name at least one weight, got an empty list", dict(layers=[])),
+        (ValueError, "each weight once, got '0.weight' twice", dict(layers=["0.weight", "3.weight", "0.weight"])),
         (ValueError, "budget must be at least 1, got 0", dict(budget=0)),
         (ValueError, "scale needs a reference", dict(scale=std)),
         (ValueError, "reference must have an entry for every weight, got none for '0.weight'", dict(reference={})),
