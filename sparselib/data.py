@@ -42,11 +42,11 @@ class Samples:
 
     def __post_init__(self) -> None:
         checks.images(self.x, unit_range=True)
+        outliers = isinstance(self.y, torch.Tensor) and len(self.y) == len(self.x) and bool((self.y == -1).all())
         if not isinstance(self.classes, tuple) or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must be a tuple of different names, got {self.classes!r}")
-        if len(self.y) and (self.y == -1).all() and not self.classes:
-            return
-        checks.labels(self.y, self.x, classes=len(self.classes))
+        if self.classes or not outliers:
+            checks.labels(self.y, self.x, classes=len(self.classes))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -62,14 +62,18 @@ class Samples:
         """Return the samples at `index` (a slice, or an int64 or bool tensor)."""
         return replace(self, x=self.x[index], y=self.y[index])
 
+    @checks.typed
     def only(self, classes: Sequence[str]) -> Self:
         """Return the samples of the named `classes`, relabelled 0, 1, … in the order given."""
+        if isinstance(classes, str) or not isinstance(classes, Sequence) or len(set(classes)) < len(classes):
+            raise ValueError(f"classes must be different names, got {classes!r}")
         for name in classes:
-            checks.choice("class", name, self.classes)
+            checks.choice("classes entry", name, self.classes)
         new_label = torch.tensor([classes.index(c) if c in classes else -1 for c in self.classes])
         y = new_label[self.y]
         return replace(self, x=self.x[y >= 0], y=y[y >= 0], classes=tuple(classes))
 
+    @checks.typed
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
         """Return two disjoint parts: a random `fraction` in (0, 1) of the samples, and the rest."""
         checks.number("fraction", fraction, 0, 1, low_open=True, high_open=True)
@@ -78,6 +82,7 @@ class Samples:
         return self.take(order[:cut].sort().values), self.take(order[cut:].sort().values)
 
 
+@checks.typed
 def load(
     name: str, split: str = "train", *, root: str | Path | None = None, download: bool = False,
     limit: int | None = None, seed: int = 0,
@@ -159,15 +164,19 @@ def _folder(name, split):
     return Samples(x.float().div_(255), y, classes, name)  # in place: one copy
 
 
+@checks.typed
 def balanced(samples: Samples, n: int, *, seed: int = 0) -> Samples:
     """Return about n of the samples, equally many of each class (at least one), drawn by `seed`."""
     checks.integer("n", n, low=1)
+    if not len(samples):
+        raise ValueError("samples must not be empty")
     order = torch.randperm(len(samples), generator=seeds.generator(seed, "balanced", samples.name))
     share = max(1, n // len(samples.classes))
     chosen = [order[samples.y[order] == label][:share] for label in range(len(samples.classes))]
     return samples.take(torch.cat(chosen).sort().values)
 
 
+@checks.typed
 def overlap(first: Samples, second: Samples) -> int:
     """Return how many images of `first` are, pixel for pixel, among those of `second`."""
     if first.x.shape[1:] != second.x.shape[1:]:
@@ -241,6 +250,7 @@ SYNTHETIC = {
 OUTLIERS = (*SYNTHETIC, "heldout")
 
 
+@checks.typed
 def outliers(
     name: str, like: Samples, *, n: int | None = None, seed: int = 0, split: str = "test",
     root: str | Path | None = None, download: bool = False,

@@ -85,8 +85,8 @@ def select(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weight
     """Return the model's prunable weights, each once: "all", the "last", or those of the given names."""
     if isinstance(layers, str):
         checks.choice("layers", layers, ("all", "last"), also=", or a list of weight names")
-    elif not len(layers):
-        raise ValueError("layers must name at least one weight, got an empty list")
+    elif not isinstance(layers, Sequence) or not layers:
+        raise ValueError(f"layers must be 'all', 'last', or a list of at least one weight name, got {layers!r}")
     found = {}
     for name, layer in masks.prunable(model).items():
         parameter = layer._parameters.get("weight")

@@ -14,15 +14,20 @@ forgotten.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from sparselib import checks
 from sparselib.detection import per_sample
 from sparselib.pruning import masks
+
+Layers = str | Sequence[str]
+Tensors = Mapping[str, torch.Tensor]
 
 CRITERIA = ("snip", "snap", "crop", "grasp", "gradient")
 TARGETS = ("predicted", "logit", "uniform")
@@ -32,12 +37,15 @@ BUDGET = 256 * 2**20  # bytes of per-sample tensors held at a time
 CACHE = 3 * 2**20  # bytes of a block on the CPU: further passes over it stay in a cache
 
 
-def names(model, layers="all"):
+def names(model: nn.Module, layers: Layers = "all") -> list[str]:
     """Return the names of the weights that the columns of `profile` stand for; a weight shared by layers is one."""
     return [weight.name for weight in per_sample.select(model, layers)]
 
 
-def norms(model, x, y=None, *, norm=2, aggregate="all", **options):
+def norms(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None, *, norm: float = 2, aggregate: str = "all",
+    **options: Any,
+) -> torch.Tensor:  # fmt: skip
     """Return one number per input: ‖S_n‖_p over all chosen weights ("all"), or the mean over layers of their norms.
 
     `options` are those of `profile`. Returns: (N,) in the dtype of x.
@@ -47,7 +55,7 @@ def norms(model, x, y=None, *, norm=2, aggregate="all", **options):
     return (layers.mean(1) if aggregate == "mean" else _norm(layers, norm)).to(x.dtype)
 
 
-def profile(model, x, y=None, **options):
+def profile(model: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None, **options: Any) -> torch.Tensor:
     """Return the p-norm of each layer's saliency, for each input.
 
     Norms, not Σ|S|^p: a fifth power of a calm layer's saliency is below what float32 can hold.
@@ -73,10 +81,12 @@ def profile(model, x, y=None, **options):
     return _profile(model, x, y, **options).to(x.dtype)
 
 
+@checks.typed
 def _profile(
-    model, x, y=None, *, criterion="snip", target="predicted", norm=2, reference=None, scale=None, per_loss=False,
-    layers="all", budget=BUDGET,
-):  # fmt: skip
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None, *, criterion: str = "snip",
+    target: str = "predicted", norm: float = 2, reference: Tensors | None = None, scale: Tensors | None = None,
+    per_loss: bool = False, layers: Layers = "all", budget: int = BUDGET,
+) -> torch.Tensor:  # fmt: skip
     measure = _Measure(criterion, target, per_loss, budget)
     weights = _weights(model, x, y, layers)
     if norm != torch.inf:
@@ -96,7 +106,11 @@ def _profile(
     return values
 
 
-def moments(model, x, y=None, *, criterion="snip", target="predicted", per_loss=False, layers="all", budget=BUDGET):
+@checks.typed
+def moments(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None, *, criterion: str = "snip",
+    target: str = "predicted", per_loss: bool = False, layers: Layers = "all", budget: int = BUDGET,
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:  # fmt: skip
     """Return the mean and the (population) standard deviation of the saliency over x, as {weight name: tensor}.
 
     Tensors have the shape of the weight, (O,) for "snap". They serve as `reference` and `scale` of `profile`, whose
@@ -152,6 +166,8 @@ def _like_saliency(argument, tensors, weights, criterion, x):
     """Return {weight name: tensor} of the chosen weights, in the dtype of x; {} for None."""
     if tensors is None:
         return {}
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"{argument} must be {{weight name: tensor}}, got {type(tensors).__name__}")
     for weight in weights:
         if weight.name not in tensors:
             raise ValueError(f"{argument} must have an entry for every weight, got none for {weight.name!r}")
@@ -285,9 +301,7 @@ def _product(z, v):
 
 
 def _labels(z, y):
-    if y is not None and y.max() >= z.shape[1]:
-        raise ValueError(f"y must be below the number of classes, {z.shape[1]}, got {int(y.max())}")
-    return z.argmax(1) if y is None else y
+    return z.argmax(1) if y is None else checks.labels(y, z, classes=z.shape[1])
 
 
 def layer_norm(saliency: Saliency, p: float, reference=None, inverse=None) -> torch.Tensor:

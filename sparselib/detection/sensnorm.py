@@ -42,6 +42,7 @@ class SensNorm(Detector):
         budget: bytes of per-sample gradients to hold at most; no effect on the scores.
     """
 
+    @checks.typed
     def __init__(
         self, criterion: str = "snip", norm: float = 2, target: str = "predicted", reference: str | None = None,
         aggregate: str = "all", layers: str | Sequence[str] = "all", views: int = 1, *, standardise: bool = False,
@@ -58,7 +59,7 @@ class SensNorm(Detector):
             raise ValueError("standardise needs reference='train', got None")
         self.views = checks.integer("views", views, low=1)
         self.saliency: dict[str, Any] = {"criterion": criterion, "target": target, "per_loss": per_loss}
-        self.saliency |= {"layers": layers, "budget": budget}
+        self.saliency |= {"layers": layers, "budget": checks.integer("budget", budget, low=1)}
         self.norm, self.aggregate, self.standardise = norm, aggregate, standardise
         self.needs_train = reference == "train"
         self.reference = self.scale = None
@@ -84,6 +85,7 @@ class SensitivityProfile(Detector):
 
     needs_train: bool = True
 
+    @checks.typed
     def __init__(self, criterion: str = "snip", norm: float = 2, *, budget: int = sensitivity.BUDGET) -> None:
         checks.choice("criterion", criterion, ("snip", "snap"))
         self.options = {"criterion": criterion, "norm": norm, "budget": budget}
@@ -112,6 +114,7 @@ class GradNorm(Detector):
     weights of any model, by the gradient engine.
     """
 
+    @checks.typed
     def __init__(self, layers: str = "last") -> None:
         self.layers = checks.choice("layers", layers, ("last", "all"))
 
