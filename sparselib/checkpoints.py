@@ -1,9 +1,10 @@
-"""Networks of `models.build` as files: safetensors with the architecture in the header. Nothing is ever unpickled."""
+"""Networks as files: safetensors with the architecture and its sizes in the header. Nothing is ever unpickled."""
 
 import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,54 +12,80 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from sparselib import models
+from sparselib import checks, models
 from sparselib.pruning import masks
 
 
+@checks.typed
 def save_model(model: nn.Module, path: str | Path) -> None:
-    """Write the network, its masks included, to `path` in one atomic step. Needs a network of `models.build`."""
-    if not hasattr(model, "spec"):
-        raise ValueError("model must come from models.build (it has no .spec), or its shape cannot be rebuilt")
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomic(path, save(state, metadata={"spec": json.dumps(model.spec)}))
+    """Write the network's tensors, its masks included, and the sizes of its layers to `path` in one atomic step.
+
+    Of a network of `models.build` the file also says how to build it; any other is loaded into one of its like.
+    """
+    # Cloned: tied tensors are written under each of their names, and loaded into the one that has them all.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    header = {"spec": getattr(model, "spec", None), "sizes": _sizes(model)}
+    write_atomic(path, save(state, metadata={key: json.dumps(value) for key, value in header.items()}))
 
 
-def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> models.Network:
-    """Return the network stored at `path`, in eval mode. Raises ValueError when the file is not one of ours."""
+@checks.typed
+def load_model(
+    path: str | Path, *, device: str | torch.device = "cpu", like: Callable[[], nn.Module] | None = None
+) -> nn.Module:
+    """Return the network stored at `path`, in eval mode.
+
+    `like`: a factory of such a network, for one that is not of `models.build`. It may be larger, where the stored one
+    was shrunk. Raises ValueError when the file is damaged or does not fit.
+    """
+    path = Path(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            spec = json.loads((file.metadata() or {})["spec"])
+            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        spec, sizes = header["spec"], header["sizes"]
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
+    if spec is None and like is None:
+        raise ValueError(
+            f"{path} holds a network that is not of models.build: load it with like=, a factory of its like"
+        )
     try:
-        model = models.build(**spec).to(device)
-        _fit_shapes(model, state)
+        model = (like() if spec is None else models.build(**spec)).to(device)
+        _resize(model, sizes, state)
         for name, layer in masks.prunable(model).items():
             stem = name.removesuffix("weight")
             if f"{stem}parametrizations.weight.0.mask" in state:
                 masks.set_mask(layer, torch.ones_like(layer.weight, dtype=torch.bool))
         model.load_state_dict(state)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} does not hold a network of this version of sparselib: {error}") from error
     return model.eval()
 
 
-def _fit_shapes(model, state):
-    """Give the layers the sizes of the stored tensors: a shrunk network has fewer units than its architecture says."""
+SIZES = (
+    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_channels",
+    "num_groups", "normalized_shape", "num_parameters", "normalized_dim", "split_size",
+)  # fmt: skip
+
+
+def _sizes(model):
+    """Return {module: {attribute: size}} of the layers, which say more than the shapes of their tensors."""
+    found = {name: {key: getattr(m, key) for key in SIZES if hasattr(m, key)} for name, m in model.named_modules()}
+    return {name: sizes for name, sizes in found.items() if sizes}
+
+
+def _resize(model, sizes, state):
+    """Give the layers the sizes and the tensors the shapes of the stored ones: a shrunk network has fewer units."""
     for name, module in model.named_modules():
+        for key, size in sizes.get(name, {}).items():
+            setattr(module, key, tuple(size) if isinstance(size, list) else size)
         for kind, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            stored = state.get(f"{name}.{kind}", state.get(f"{name}.parametrizations.{kind}.original"))
+            stem = f"{name}." if name else ""
+            stored = state.get(f"{stem}{kind}", state.get(f"{stem}parametrizations.{kind}.original"))
             if stored is None or stored.shape == tensor.shape:
                 continue
             empty = torch.empty_like(stored)
             setattr(module, kind, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
-            if kind == "weight" and isinstance(module, nn.Linear):
-                module.out_features, module.in_features = stored.shape
-            elif kind == "weight" and isinstance(module, nn.Conv2d):
-                module.out_channels, module.in_channels = stored.shape[:2]
-            elif kind == "running_mean" and isinstance(module, models.BatchNorm):
-                module.num_features = len(stored)
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
