@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +21,7 @@ from sparselib.pruning import masks
 def save_model(model: nn.Module, path: str | Path) -> None:
     """Write the network's tensors, its masks included, and the sizes of its layers to `path` in one atomic step.
 
-    Of a network of `models.build` the file also says how to build it; any other is loaded into one of its like.
+    Of a network of `models.build` the file also says how to build it; any other is loaded `into` one of its class.
     """
     # Cloned: tied tensors are written under each of their names, and loaded into the one that has them all.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
@@ -30,27 +31,26 @@ def save_model(model: nn.Module, path: str | Path) -> None:
 
 @checks.typed
 def load_model(
-    path: str | Path, *, device: str | torch.device = "cpu", like: Callable[[], nn.Module] | None = None
+    path: str | Path, *, into: nn.Module | Callable[[], nn.Module] | None = None, device: str | torch.device = "cpu"
 ) -> nn.Module:
-    """Return the network stored at `path`, in eval mode.
+    """Return the network stored at `path`, in eval mode, masked and shrunk as it was.
 
-    `like`: a factory of such a network, for one that is not of `models.build`. It may be larger, where the stored one
-    was shrunk. Raises ValueError when the file is damaged or does not fit.
+    `into`: a network of the class that was saved, which is left as it is, or a function that makes one; not needed for
+    networks of `models.build`. Raises ValueError when the file is damaged or does not fit.
     """
     path = Path(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            header: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
         spec, sizes = header["spec"], header["sizes"]
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
-    if spec is None and like is None:
-        raise ValueError(
-            f"{path} holds a network that is not of models.build: load it with like=, a factory of its like"
-        )
+    if spec is None and into is None:
+        raise ValueError(f"{path} is not of models.build: give a network of its class, or what makes one, as `into`")
     try:
-        model = (like() if spec is None else models.build(**spec)).to(device)
+        made = models.build(**spec) if into is None else into
+        model = masks.bare(made if isinstance(made, nn.Module) else made()).to(device)
         _resize(model, sizes, state)
         for name, layer in masks.prunable(model).items():
             stem = name.removesuffix("weight")
@@ -82,7 +82,7 @@ def _resize(model, sizes, state):
         for kind, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             stem = f"{name}." if name else ""
             stored = state.get(f"{stem}{kind}", state.get(f"{stem}parametrizations.{kind}.original"))
-            if stored is None or stored.shape == tensor.shape:
+            if stored is None or stored.shape == tensor.shape or stored.ndim != tensor.ndim:
                 continue
             empty = torch.empty_like(stored)
             setattr(module, kind, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)

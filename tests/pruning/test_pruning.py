@@ -87,10 +87,10 @@ def test_damaged_checkpoint_is_told(tmp_path):
         with pytest.raises(ValueError, match="damaged or not a network of sparselib"):
             checkpoints.load_model(path)
     checkpoints.save_model(torch.nn.Linear(2, 2), path)
-    with pytest.raises(ValueError, match="is not of models.build: load it with like="):
+    with pytest.raises(ValueError, match="is not of models.build: give a network of its class"):
         checkpoints.load_model(path)
     with pytest.raises(ValueError, match="does not hold a network of this version"):
-        checkpoints.load_model(path, like=lambda: torch.nn.Conv2d(1, 2, 3))
+        checkpoints.load_model(path, into=lambda: torch.nn.Conv2d(1, 2, 3))
 
 
 @pytest.mark.parametrize("structured", [False, True])
