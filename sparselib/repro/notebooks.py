@@ -152,20 +152,11 @@ def execute_all(chosen: list[tuple[Parameters, Path, str]], *, jobs: int = 1, pr
         workers.Task(name, (parameters, out), frozenset([name]), weight=before[name] or 10.0)
         for name, (parameters, out, _) in labels.items()
     ]
-    jobs = min(jobs, len(tasks))
-    pool = workers.Processes(jobs, SIDE_BY_SIDE) if jobs > 1 else workers.Here()
-    try:
-        with Bar(labels, before.get, unit="notebooks", shown=progress) as bar:
-
-            def done(task, seconds):
-                bar.write(f"{task.label}: run in {seconds:.0f} s ({labels[task.label][2]})")
-                bar.done([task.label], seconds)
-
-            workers.carry_out(_timed, tasks, pool, done=done, tick=bar.refresh)
-    except BaseException:
-        pool.stop(now=True)
-        raise
-    pool.stop()
+    pool = workers.local(min(jobs, len(tasks)), SIDE_BY_SIDE)
+    with pool, Bar(labels, before.get, unit="notebooks", shown=progress) as bar:
+        for task, seconds in workers.carry_out(_timed, tasks, pool, bar.refresh):
+            bar.write(f"{task.label}: run in {seconds:.0f} s ({labels[task.label][2]})")
+            bar.done([task.label], seconds)
 
 
 def _timed(parameters, out):

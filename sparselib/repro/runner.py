@@ -37,24 +37,20 @@ def missing(steps: Iterable[Step], store: Store, *, adopted: bool = True) -> lis
 
 def _look(steps, store, adopted):
     """Return {key: step} of what is to compute, and {key: record or None} of all that was looked at."""
-    steps = {step.key: step for step in steps}
-    records = {key: store.get(step.what, key) for key, step in steps.items()}
-    todo, there = {}, set()
+    todo, records = {}, {}
 
     def need(step, network):
-        if step.key in todo or (step.key, network) in there:
+        if step.key in todo:
             return
         if step.key not in records:
             records[step.key] = store.get(step.what, step.key)
         record = records[step.key]
-        if record is not None and (not record["published"] or (adopted and not network)):
-            there.add((step.key, network))
-            return
-        for needed in step.inputs():
-            need(needed, network=True)
-        todo[step.key] = step
+        if record is None or (record["published"] and (network or not adopted)):
+            for needed in step.inputs():
+                need(needed, network=True)
+            todo[step.key] = step
 
-    for step in steps.values():
+    for step in steps:
         need(step, network=False)
     return todo, records
 
@@ -73,35 +69,23 @@ def compute(
 
     Every worker computes on one thread: results do not depend on `jobs`, and the cores are not oversubscribed.
     """
-    pool = cluster.Cluster(scheduler, store.folder) if scheduler else None  # first: it may not be there
-    try:
-        steps, known = list(steps), Durations()
-        todo, records = _look(steps, store, adopted)
-        for step in steps:
-            if step.key not in todo:
-                known.learn(_kind(step), (records[step.key] or {})["seconds"])
-        guess = _guesses(todo, known, store)
-        tasks = _tasks(todo, guess, pool.slots() if pool else jobs, store.folder)
-        if pool is None:
-            jobs = min(jobs, len(tasks))
-            pool = workers.Processes(jobs) if jobs > 1 else workers.Here()
-        with Bar(todo, guess, unit="steps", shown=progress) as bar:
-
-            def done(task, seconds):
-                keys = task.arguments[1]
-                for key, taken in zip(keys, seconds, strict=True):
-                    if taken is not None:
-                        known.learn(_kind(todo[key]), taken)
-                bar.done(keys, sum(taken or 0.0 for taken in seconds))
-
-            workers.carry_out(work, tasks, pool, done=done, tick=bar.refresh)
+    steps, known = list(steps), Durations()
+    todo, records = _look(steps, store, adopted)
+    for step in steps:
+        if step.key not in todo:
+            known.learn(_kind(step), records[step.key]["seconds"])
+    guess = _guesses(todo, known, store)
+    pool = cluster.Cluster(scheduler, store.folder) if scheduler else workers.local(min(jobs, len(todo)))
+    with pool, Bar(todo, guess, unit="steps", shown=progress) as bar:
+        tasks = _tasks(todo, guess, pool.slots(), store.folder)
+        for task, seconds in workers.carry_out(work, tasks, pool, bar.refresh):
+            keys = task.arguments[1]
+            for key, taken in zip(keys, seconds, strict=True):
+                if taken is not None:
+                    known.learn(_kind(todo[key]), taken)
+            bar.done(keys, sum(filter(None, seconds)))
         if scheduler:
             _wait_until_visible(todo.values(), store)
-    except BaseException:
-        if pool:
-            pool.stop(now=True)
-        raise
-    pool.stop()
 
 
 def _kind(step):
@@ -112,12 +96,9 @@ def _kind(step):
 
 def _guesses(todo, known, store):
     """Return a function: key -> the seconds that the step may take, None when nothing like it is known."""
-    kinds, before = {}, {}
-    for key, step in todo.items():
-        kinds[key] = _kind(step)
-        if relatives := store.relatives(step.what):  # the same step, as older code computed it
-            before[key] = relatives[0]["seconds"]
-    return lambda key: before[key] if key in before else known.guess(kinds[key])
+    kinds = {key: _kind(step) for key, step in todo.items()}
+    relatives = {key: store.relatives(step.what) for key, step in todo.items()}  # as older code computed them
+    return lambda key: relatives[key][0]["seconds"] if relatives[key] else known.guess(kinds[key])
 
 
 def _tasks(todo, guess, slots, folder):
