@@ -34,8 +34,8 @@ SHORT = 8  # digits of `what` and `key`
 MEASURED = ("time", "peak_bytes")  # metrics that no second run repeats
 ORIGIN = ("commit", "device", "versions", "seconds", "what", "key")
 KINDS = {"f": "float", "i": "int", "b": "bool"}  # by numpy's kind; all else is text
-NEEDED = {  # what of the JSON is read
-    "checksum": str, "within": list, "metrics": list, "parameters": dict, "columns": dict, "same": dict, "told by": dict,
+NEEDED = {  # of the JSON
+    "parameters": dict, "columns": dict, "same": dict, "told by": dict, "within": list, "metrics": list, "checksum": str,
 }  # fmt: skip
 READ = {"float": float, "int": int, "bool": {"True": True, "False": False}.__getitem__}
 
@@ -161,19 +161,10 @@ def adopt(parameters: Parameters, store: Store) -> int:
         if own is None or own["what"].iloc[0] != step.what[:SHORT] or store.holds(step.what, step.key):
             continue
         own = own.drop_duplicates([*within, "metric"])  # a step may stand in two roles
-        parts = step.parts()
-        store.put_code(parts["code"], step.code())
-        record = {
-            "step": type(step).__name__,
-            "rows": [
-                {**{n: line[n] for n in within if pd.notna(line[n])}, "metric": line["metric"], "value": line["value"]}
-                for line in own.to_dict("records")
-            ],
-            "parts": parts,
-            **{name: _plain(own[name].iloc[0]) for name in ("commit", "device", "seconds")},
-            "published": True,
-        }
-        store.put(step.what, step.key, record)
+        lines = own[[*within, "metric", "value"]].to_dict("records")
+        found = [{name: value for name, value in line.items() if pd.notna(value)} for line in lines]
+        origin = {name: _plain(own[name].iloc[0]) for name in ("commit", "device", "seconds")}
+        runner.save(step, store, found, **origin, published=True)
         count += 1
     return count
 

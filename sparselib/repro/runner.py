@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -175,20 +176,16 @@ def _make(step, store):
         raise StepError(f"{step}: {type(error).__name__}: {error}") from error
     if lost := [row["metric"] for row in rows if row["value"] != row["value"]]:
         raise StepError(f"{step}: {', '.join(lost)} is not a number")
+    seconds = round(time.perf_counter() - started, 3)
+    save(step, store, rows, net, commit=project.commit(), device=project.device(), seconds=seconds, published=False)
+    return seconds
+
+
+def save(step: Step, store: Store, rows: list[dict], network: Any = None, **origin: Any) -> None:
+    """Put the rows of a step into the store; `origin`: the commit, device and seconds, and whether `published`."""
     parts = step.parts()
     store.put_code(parts["code"], step.code())
-    seconds = round(time.perf_counter() - started, 3)
-    record = {
-        "step": type(step).__name__,
-        "rows": rows,
-        "parts": parts,
-        "commit": project.commit(),
-        "device": project.device(),
-        "seconds": seconds,
-        "published": False,
-    }
-    store.put(step.what, step.key, record, net)
-    return seconds
+    store.put(step.what, step.key, {"step": type(step).__name__, "rows": rows, "parts": parts, **origin}, network)
 
 
 @lru_cache(maxsize=2)
@@ -223,8 +220,7 @@ def rows(roles: Iterable[tuple[dict, Step]], store: Store) -> pd.DataFrame:
         origin = {"what": step.what, "key": step.key, **{n: record[n] for n in ("commit", "device", "seconds")}}
         origin["taken"] = record["published"]
         origin["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
-        columns = {**role, **step.columns()}
-        table += [{**columns, **row, **origin} for row in record["rows"]]
+        table += [{**role, **step.columns(), **row, **origin} for row in record["rows"]]
     found = pd.DataFrame(table)
     found = found.where(found.notna(), np.nan)  # one mark for what a row does not have
     last = ["metric", "value", *origin] if table else []

@@ -141,7 +141,7 @@ class Here:
 
 
 class Processes(Here):
-    """Worker processes, one task each at a time. They end with this process, however it ends, and leave Ctrl-C to it."""
+    """Worker processes, one task each at a time. They end with this one, however it ends, and leave Ctrl-C to it."""
 
     def __init__(self, count, environment):
         self._count, self._environment, self._executor = count, environment, None
