@@ -14,6 +14,7 @@ import re
 import shlex
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,21 +143,14 @@ class Run:
 
     def _origin(self, results):
         """Return in words what a figure was computed from: for each scale its data, network and seeds."""
-        if not results:
-            p = self.parameters
-            return f"*{p.profile}: {p.setting()}, {_seeds(p)}.*"
-        said = [
-            f"{r.profile}: {r.parameters.setting()}, {_seeds(r.parameters)}" + ("" if r.live else ", published")
-            for r in results
-        ]
-        return f"*{'; '.join(said)}.*"
+        shown = [(r.parameters, "" if r.live else ", published") for r in results or ()] or [(self.parameters, "")]
+        return f"*{'; '.join(f'{p.profile}: {p.setting()}, {_seeds(p)}{how}' for p, how in shown)}.*"
 
     def _stamp(self, results):
         """Return the lines under a figure: which commit, how much work, and how to rerun it."""
-        live = f"commit {project.commit()}"
         lines = [f"{r.profile}: {_work(r.rows)}" for r in results or () if len(r.rows)]
         if not lines:
-            lines = [f"{live}, {time.perf_counter() - self._started:.0f} s in this notebook"]
+            lines = [f"commit {project.commit()}, {time.perf_counter() - self._started:.0f} s in this notebook"]
         told = "<br>".join(html.escape(line) for line in lines)
         return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
 
@@ -200,11 +194,13 @@ def published_results(page: type[Parameters], *, but: str) -> list[Result]:
 
 def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
     """Return {scale: Results} of several pages: those computed here, then those published for other profiles."""
-    live = [Result(p, rows_of(p), live=True) for p in parameters.values()]
-    found = {r.profile: [] for r in live}
-    for result in (*live, *(r for one in live for r in published_results(type(one.parameters), but=one.profile))):
-        found.setdefault(result.profile, []).append(result)
-    return found
+    found = defaultdict(list)
+    for p in parameters.values():
+        found[p.profile].append(Result(p, rows_of(p), live=True))
+    for p in parameters.values():
+        for result in published_results(type(p), but=p.profile):
+            found[result.profile].append(result)
+    return dict(found)
 
 
 def _emphasised(text):
