@@ -1,6 +1,5 @@
 """The command line: reproduce, run, status, verify, cell, list."""
 
-import inspect
 import io
 import os
 import random
@@ -189,7 +188,7 @@ def list_(
     ],
 ):
     """List the names that parameters can take."""
-    about = {name: inspect.getdoc(page).splitlines()[0] for name, page in experiments.PAGES.items()}
+    about = {name: (page.__doc__ or "").splitlines()[0] for name, page in experiments.PAGES.items()}
     profiles = experiments.PROFILES.items()
     known = {
         "figures": [f"{page.number}  {n}  {page.claim}  {about[n]}" for n, page in experiments.FIGURES.items()],

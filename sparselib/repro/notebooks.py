@@ -4,6 +4,7 @@ A template passes its gate before it runs, an executed notebook before it enters
 """
 
 import ast
+import functools
 import hashlib
 import inspect
 import json
@@ -11,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -172,16 +174,16 @@ def _run(parameters, partial):
     """Return the executed notebook; a kernel that does not start, as on a busy machine, is started once more."""
     given = parameters.model_dump(mode="json")  # whole: what the template says does not matter
     partial.unlink(missing_ok=True)  # of an earlier failure
-    for attempt in (1, 2):
-        try:
-            return papermill.execute_notebook(
-                str(template(type(parameters))), str(partial), parameters=given, kernel_name="python3",
-                progress_bar=False, kernel_manager_class=_kernel_manager(), cwd=str(project.root()),
-            )  # fmt: skip
-        except KERNEL_FAILURES:
-            if attempt == 2 or _began(partial):
-                raise
-    return None
+    start = functools.partial(
+        papermill.execute_notebook, str(template(type(parameters))), str(partial), parameters=given,
+        kernel_name="python3", progress_bar=False, kernel_manager_class=_kernel_manager(), cwd=str(project.root()),
+    )  # fmt: skip
+    try:
+        return start()
+    except KERNEL_FAILURES:
+        if _began(partial):
+            raise
+        return start()
 
 
 def _began(partial):
@@ -217,9 +219,7 @@ def check_template(notebook: nbformat.NotebookNode, page: type[Parameters], *, b
         if name not in found:
             complaints.append(f"parameter without a place in the cell: {name}")
         elif found[name] not in (..., value):
-            complaints.append(
-                f"parameter {name!r} is {found[name]!r}, in profiles/{typed.LIVE}.yml it is {value!r}"
-            )
+            complaints.append(f"parameter {name!r} is {found[name]!r}, in profiles/{typed.LIVE}.yml it is {value!r}")
     if book:
         complaints += [f"{name} is not what {page.__module__} has" for name in _edited(notebook, page)]
     if complaints:
@@ -255,7 +255,7 @@ def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = T
             continue
         if cell.source.strip() and cell.get("execution_count") is None:
             complaints.append(f"cell {index} was not run")
-        if "figure" in cell.metadata.get("tags", []) and not any(_about(o) for o in cell.outputs):
+        if "figure" in cell.metadata.get("tags", []) and not any(about(o) for o in cell.outputs):
             complaints.append(f"cell {index} should show a figure and shows none")
         for output in cell.outputs:
             if output.output_type == "error":
@@ -264,8 +264,8 @@ def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = T
                 complaints.append(f"cell {index} writes to stderr: {output.text.strip()[:200]}")
             elif book and any(mime.startswith("image/") for mime in output.get("data", {})):
                 figures += 1
-                about = _about(output) or {}
-                if lacking := [what for what in ("name", "caption", "alt") if not about.get(what)]:
+                told = about(output) or {}
+                if lacking := [what for what in ("name", "caption", "alt") if not told.get(what)]:
                     complaints.append(f"the figure of cell {index} lacks {', '.join(lacking)}")
     if book and not figures:
         complaints.append("it shows no figure")
@@ -273,5 +273,6 @@ def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = T
         raise GateError(f"{name}: " + "; ".join(complaints))
 
 
-def _about(output):
+def about(output: Mapping) -> dict | None:
+    """Return what `page.Run.show` says about an output that is a figure: its name, caption, alt text and class."""
     return output.get("metadata", {}).get("sparselib")

@@ -118,28 +118,21 @@ class Run:
 
     def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""
-
-        def line(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{_emphasised(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = line(head, "th") + "".join(line(row, "td") for row in rows)
-        display(
-            HTML(f'<details class="folded"><summary>{html.escape(summary)}</summary><table>{body}</table></details>')
-        )
+        lines = [_line(map(_emphasised, head), "th"), *(_line(map(_emphasised, row)) for row in rows)]
+        display(HTML(_folded("folded", html.escape(summary), lines)))
 
     def explorer(self, kind: str, data: Any, label: str) -> None:
         """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
 
         Without the book's script, in a plain notebook, `label` says what would be there.
         """
-        content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-        display(
-            HTML(
-                f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{html.escape(label)}">'
-                f'<p class="fallback">{html.escape(label)} (interactive in the rendered book)</p>'
-                f'<script type="application/json">{content}</script></div>'
-            )
+        content, label = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"), html.escape(label)
+        text = (
+            f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{label}">'
+            f'<p class="fallback">{label} (interactive in the rendered book)</p>'
+            f'<script type="application/json">{content}</script></div>'
         )
+        display(HTML(text))
 
     def _origin(self, results):
         """Return in words what a figure was computed from: for each scale its data, network and seeds."""
@@ -249,13 +242,19 @@ def _literal(value):
 
 def _table(parameters):
     chosen = typed.overrides(parameters)
-    lines = "".join(
-        f"<tr><td><code>{name}</code></td><td>{html.escape(_literal(value))}"
-        f"{' (changed)' if name in chosen else ''}</td><td>{html.escape(field.description or '')}</td></tr>"
-        for (name, value), field in zip(parameters, type(parameters).model_fields.values(), strict=True)
-    )
-    head = "<tr><th>parameter</th><th>value</th><th>meaning</th></tr>"
-    summary = f"Parameters: profile {html.escape(parameters.profile)}"
+    lines = [_line(["parameter", "value", "meaning"], "th")]
+    for name, field in type(parameters).model_fields.items():
+        value = html.escape(_literal(getattr(parameters, name))) + (" (changed)" if name in chosen else "")
+        lines.append(_line([f"<code>{name}</code>", value, html.escape(field.description or "")]))
+    summary = f"Parameters: profile {parameters.profile}"
     if chosen:
-        summary += html.escape(", changed: " + ", ".join(f"{n} = {_literal(v)}" for n, v in chosen.items()))
-    return f'<details class="parameters"><summary>{summary}</summary><table>{head}{lines}</table></details>'
+        summary += ", changed: " + ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
+    return _folded("parameters", html.escape(summary), lines)
+
+
+def _line(cells, tag="td"):
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _folded(kind, summary, lines):
+    return f'<details class="{kind}"><summary>{summary}</summary><table>{"".join(lines)}</table></details>'

@@ -34,9 +34,8 @@ SHORT = 8  # digits of `what` and `key`
 MEASURED = ("time", "peak_bytes")  # metrics that no second run repeats
 ORIGIN = ("commit", "device", "versions", "seconds", "what", "key")
 KINDS = {"f": "float", "i": "int", "b": "bool"}  # by numpy's kind; all else is text
-NEEDED = {  # of the JSON
-    "parameters": dict, "columns": dict, "same": dict, "told by": dict, "within": list, "metrics": list, "checksum": str,
-}  # fmt: skip
+NEEDED = {"checksum": str, **dict.fromkeys(("parameters", "columns", "same", "told by"), dict)}  # of the JSON
+NEEDED |= {"within": list, "metrics": list}
 READ = {"float": float, "int": int, "bool": {"True": True, "False": False}.__getitem__}
 
 
@@ -84,7 +83,7 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
     }
     with suppress(PublishedError):  # damaged files are replaced
         old = _about(parameters.profile, notebook)
-        if read(parameters.profile, notebook) is not None and {**old, **about} == old:
+        if old and read(parameters.profile, notebook) is not None and {**old, **about} == old:
             return []
     origin = {
         "versions": project.versions(),

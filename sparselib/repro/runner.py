@@ -106,7 +106,7 @@ def _tasks(todo, guess, slots, folder):
     """Return the steps as tasks: those that read the same network together, for they share more, in bounded pieces."""
     groups = defaultdict(list)
     for key, step in todo.items():
-        groups[key if step.makes_network else tuple(c.key for c in step.inputs())].append(key)
+        groups[key if step.makes_network else step.inputs()].append(key)
     seconds = {key: guess(key) or UNKNOWN for key in todo}
     limit = min(LONGEST, sum(seconds.values()) / (SHARES * max(1, slots)))
     return [
@@ -232,17 +232,14 @@ def reason(step: Step, store: Store) -> str:
     relatives = store.relatives(step.what)
     if not relatives:
         return "new parameters"
-    old, new = relatives[0]["parts"], step.parts()
-    changed = []
+    old, new, changed = relatives[0]["parts"], step.parts(), []
     if old["code"] != new["code"]:
         known = store.code(old["code"])
-        names = dependencies.changes(known, step.code()) if known else ["code"]
-        changed.append(dependencies.summary(names))
+        changed.append(dependencies.summary(dependencies.changes(known, step.code())) if known else "code")
     if old["data"] != new["data"]:
         changed.append("data")
-    changed += [
-        f"{n} {old['versions'].get(n)} → {v}" for n, v in new["versions"].items() if old["versions"].get(n) != v
-    ]
+    before = old["versions"]
+    changed += [f"{name} {before.get(name)} → {v}" for name, v in new["versions"].items() if before.get(name) != v]
     if not changed and old["inputs"] != new["inputs"]:
         changed.append("a network it builds on")
     return "; ".join(changed) + " changed" if changed else "its file is damaged or was removed"

@@ -144,8 +144,8 @@ class Processes(Here):
     """Worker processes, one task each at a time. They end with this one, however it ends, and leave Ctrl-C to it."""
 
     def __init__(self, count, environment):
-        self._count, self._environment, self._executor = count, environment, None
-        self.restart()
+        self._count, self._environment = count, environment
+        self._start()
 
     def slots(self):
         return self._count
@@ -159,16 +159,18 @@ class Processes(Here):
             future.set_exception(error)
             return future
 
-    def restart(self):
-        self.stop(now=True)
+    def _start(self):
         watched, self._held = multiprocessing.Pipe(duplex=False)  # nothing is sent: it closes when this process ends
         self._executor = ProcessPoolExecutor(
             self._count, initializer=_begin, initargs=(watched,), env=self._environment
         )
 
+    def restart(self):
+        self.stop(now=True)
+        self._start()
+
     def stop(self, now=False):
-        if self._executor:
-            self._executor.shutdown(kill_workers=now)
+        self._executor.shutdown(kill_workers=now)
 
 
 @contextmanager
