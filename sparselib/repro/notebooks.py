@@ -235,8 +235,8 @@ def _parsed(cell, page):
 
 def _edited(notebook, page):
     """Return the names of the functions of the experiment that stand in the notebook otherwise than in the library."""
-    library = inspect.getsource(sys.modules[page.__module__])
-    own = {ast.dump(node) for node in ast.parse(library).body}
+    library = ast.parse(inspect.getsource(sys.modules[page.__module__]))
+    own = {ast.dump(node) for node in library.body}
     cells = [c for c in notebook.cells if c.cell_type == "code" and "experiment" in c.metadata.get("tags", [])]
     functions = [n for cell in cells for n in _parsed(cell, page) if isinstance(n, ast.FunctionDef)]
     return [function.name for function in functions if ast.dump(function) not in own]

@@ -107,9 +107,10 @@ def profiles(folder: Path) -> dict[str, dict[str, Any]]:
             found[path.stem] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         except (OSError, UnicodeError) as error:
             raise ParameterError(f"{path}: cannot be read: {error}") from None
-        except yaml.MarkedYAMLError as error:
-            where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise ParameterError(f"{path}{where}: {error.problem}") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark else ""
+            raise ParameterError(f"{path}{where}: {getattr(error, 'problem', error)}") from None
         if not isinstance(found[path.stem], dict):
             raise ParameterError(f"{path}: must hold names and values, got {type(found[path.stem]).__name__}")
     return found
