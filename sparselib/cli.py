@@ -42,10 +42,22 @@ Jobs = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 FromNothing = Annotated[
     bool, typer.Option("--from-nothing", help="Compute everything: leave the rows of results/ aside.")
 ]
+
+
+def _address(scheduler: str | None):
+    try:
+        return scheduler and cluster.check_address(scheduler)
+    except ValueError as error:
+        raise typed.ParameterError(str(error)) from None
+
+
 Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="tcp://HOST:PORT", help="A Dask scheduler, whose workers compute; they share the store."),
-]
+    typer.Option(
+        metavar="tcp://HOST:PORT", callback=_address,
+        help="A Dask scheduler, whose workers compute; they share the store.",
+    ),
+]  # fmt: skip
 
 
 @app.command()
@@ -63,7 +75,6 @@ def reproduce(
 
     Rows that results/ holds for just this code, these parameters and these versions are taken from there.
     """
-    _check(scheduler)
     chosen = _parameters(profile, figure, set_)
     store = _store(from_nothing)
     _compute(chosen, store, jobs, scheduler)
@@ -79,8 +90,7 @@ def reproduce(
         else:
             _say(f"{parameters.notebook}: fresh")
     notebooks.execute_all(stale, jobs=jobs)
-    lacking = [name for name in experiments.PAGES if not book.executed(name).is_file()]
-    if lacking:
+    if lacking := [name for name in experiments.PAGES if not book.executed(name).is_file()]:
         _say(f"no book yet, not run: {', '.join(lacking)}; run: sparselib reproduce")
         return
     _say("building the book …")
@@ -98,12 +108,11 @@ def run(
     from_nothing: FromNothing = False,
 ):
     """Run one notebook with your own parameters."""
-    _check(scheduler)
     page = typed.find(experiments.PAGES, notebook)
     parameters = typed.resolve(page, {"profile": profile, **_assignments(set_)})
     if output.suffix != ".ipynb":
         raise typed.ParameterError(f"output must end in .ipynb, got {str(output)!r}")
-    if any(output.resolve() == notebooks.template(page).resolve() for page in experiments.PAGES.values()):
+    if output.resolve() in [notebooks.template(page).resolve() for page in experiments.PAGES.values()]:
         raise typed.ParameterError(f"output must not be a template of the book, got {str(output)!r}")
     _compute([parameters], _store(from_nothing), jobs, scheduler)
     notebooks.execute(parameters, output, book=False)
@@ -146,30 +155,23 @@ def verify_(
     scheduler: Scheduler = None,
 ):
     """Compute published rows again, with all they build on, and compare: code 1 if any differ."""
-    _check(scheduler)
     chosen = _parameters(profile, figure, None)
     seed = random.randrange(10**6) if seed is None else seed
     picked = verify.sample([type(parameters) for parameters in chosen], profile, sample, seed)
     _say(f"{len(picked)} steps, drawn with --seed {seed}")
     within = _store(False).folder if scheduler else None  # where the workers see it
-    compared = verify.recompute(
-        profile, picked, tolerance=tolerance, within=within, jobs=jobs, scheduler=scheduler
-    )  # fmt: skip
+    compared = verify.recompute(profile, picked, tolerance=tolerance, within=within, jobs=jobs, scheduler=scheduler)
     for found in compared:
         typer.echo(f"{found.figure}, {found.step}: {found.outcome}")
         for name, before, now, outcome in found.values:
-            typer.echo(
-                f"  {', '.join(name)}: published {before:.6g}, recomputed {now:.6g}, "
-                f"difference {now - before:.2g}: {outcome}"
-            )
+            numbers = f"published {before:.6g}, recomputed {now:.6g}, difference {now - before:.2g}"
+            typer.echo(f"  {', '.join(name)}: {numbers}: {outcome}")
         for note in found.notes:
             typer.echo(f"  note: {note}")
     outcomes = [found.outcome for found in compared]
-    typer.echo(
-        f"{outcomes.count(verify.SAME)} of {len(outcomes)} steps identical, {outcomes.count(verify.NEAR)} within "
-        f"{tolerance:g}, {outcomes.count(verify.DIFFERENT)} different"
-    )
-    if verify.DIFFERENT in outcomes:
+    same, near, different = map(outcomes.count, (verify.SAME, verify.NEAR, verify.DIFFERENT))
+    typer.echo(f"{same} of {len(outcomes)} steps identical, {near} within {tolerance:g}, {different} different")
+    if different:
         raise typer.Exit(1)
 
 
@@ -186,12 +188,12 @@ def list_(
     ],
 ):
     """List the names that parameters can take."""
+    about = {name: (page.__doc__ or "").splitlines()[0] for name, page in experiments.PAGES.items()}
+    profiles = experiments.PROFILES.items()
     known = {
-        "figures": [f"{m.number}  {n}  {m.claim}  {_summary(m)}" for n, m in experiments.FIGURES.items()],
-        "lessons": [f"{n}  {_summary(m)}" for n, m in experiments.LESSONS.items()],
-        "profiles": [
-            f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in experiments.PROFILES.items()
-        ],
+        "figures": [f"{page.number}  {n}  {page.claim}  {about[n]}" for n, page in experiments.FIGURES.items()],
+        "lessons": [f"{n}  {about[n]}" for n in experiments.LESSONS],
+        "profiles": [f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in profiles],
         "criteria": criteria.NAMES,
         "attacks": attacks.NAMES,
         "shifts": shifts.KINDS,
@@ -201,10 +203,6 @@ def list_(
     if what not in known:
         raise typed.ParameterError(f"cannot list {what!r} (allowed: {', '.join(known)})")
     typer.echo("\n".join(known[what]))
-
-
-def _summary(page):
-    return (page.__doc__ or "").splitlines()[0]
 
 
 def _store(from_nothing):
@@ -228,20 +226,11 @@ def _compute(chosen, store, jobs, scheduler):
         runner.compute(steps, store, jobs=jobs, scheduler=scheduler, adopted=not fresh)
 
 
-def _check(scheduler):
-    try:
-        return scheduler and cluster.check_address(scheduler)
-    except ValueError as error:
-        raise typed.ParameterError(str(error)) from None
-
-
 def _publish(chosen, store):
     for parameters in chosen:
-        if not (parameters.publishable and parameters.steps()):
-            continue
-        files = published.write(parameters, store)
-        told = ", ".join(os.path.relpath(path) for path in files)
-        _say(f"{parameters.notebook}: {'published in ' + told if told else 'published already'}")
+        if parameters.publishable and parameters.steps():
+            files = [os.path.relpath(path) for path in published.write(parameters, store)]
+            _say(f"{parameters.notebook}: published {'in ' + ', '.join(files) if files else 'already'}")
 
 
 def _parameters(profile, figures, sets):
@@ -280,12 +269,9 @@ def main():
         if code == 130:  # typer has turned Ctrl-C into this
             raise KeyboardInterrupt
         sys.exit(code)
-    except typed.ParameterError as error:
+    except (typed.ParameterError, *FORESEEN) as error:
         _say(f"sparselib: {error}")
-        sys.exit(2)
-    except FORESEEN as error:
-        _say(f"sparselib: {error}")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, typed.ParameterError) else 1)
     except (KeyboardInterrupt, typer.Abort):
         _say("sparselib: stopped; what was computed is kept, the same command goes on from there")
         sys.exit(130)

@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints
-from sparselib.repro import project
+from sparselib.repro import notebooks, project
 from sparselib.repro.parameters import Parameters
 
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
@@ -39,14 +39,15 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     sources = project.build_folder() / "source"
     wanted = _wanted(pages)
     _synchronise(sources, wanted)
-    digest = hashlib.sha256(repr(sorted((n, hashlib.sha256(c).hexdigest()) for n, c in wanted.items())).encode())
+    digest = hashlib.sha256(b"".join(name.encode() + hashlib.sha256(c).digest() for name, c in sorted(wanted.items())))
     mark, index = project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
     if index.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == digest.hexdigest():
         return index
     mark.unlink(missing_ok=True)
-    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    where = [str(sources), "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root())]
-    command = [*program, "build", *where, "-W", "-n", "--keep-going"]
+    command = [
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(sources),
+        "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
+    ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", cwd=sources,
         env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},
@@ -65,11 +66,10 @@ def _check_pages(html, pages):
     """Raise BookError unless every figure of the executed notebooks stands on its page."""
     for name, model in pages.items():
         page = (html / model.folder / f"{name}.html").read_text(encoding="utf-8")
-        notebook = nbformat.read(executed(name), as_version=4)
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        for label in (o.metadata["sparselib"]["name"] for o in outputs if "sparselib" in o.get("metadata", {})):
-            if f'id="{label}"' not in page:
-                raise BookError(f"the figure {label} is missing on the page {name}")
+        for cell in nbformat.read(executed(name), as_version=4).cells:
+            for about in filter(None, map(notebooks.about, cell.get("outputs", []))):
+                if f'id="{about["name"]}"' not in page:
+                    raise BookError(f"the figure {about['name']} is missing on the page {name}")
 
 
 def _wanted(pages):
@@ -98,12 +98,11 @@ def _page(path):
             continue  # the parameter table says it better
         cells.append(cell)
         outputs = cell.get("outputs", [])
-        first = next((i for i, o in enumerate(outputs) if "sparselib" in o.get("metadata", {})), len(outputs))
+        first = next((i for i, output in enumerate(outputs) if notebooks.about(output)), len(outputs))
         for output in outputs[first:]:
-            about = output.get("metadata", {}).get("sparselib")
-            metadata: dict[str, Any] = {
-                "tags": ["remove-input"]
-            }  # the source is dropped, but a cell without one would be too
+            about = notebooks.about(output)
+            # The source is dropped, but a cell without one would be, too.
+            metadata: dict[str, Any] = {"tags": ["remove-input"]}
             if about:
                 metadata["mystnb"] = {
                     "image": {"alt": about["alt"], "classes": about["class"]},

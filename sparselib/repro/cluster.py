@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,12 @@ class Cluster(Here):
         self._mark.touch()
 
     def slots(self):
-        try:
-            known: Any = self._client.nthreads()
-            workers = len(known)  # one task a process, whatever its threads
-        except Exception:  # the scheduler does not answer: `check` or the futures tell
-            workers = 0
+        workers: Any = ()
+        with suppress(Exception):  # the scheduler does not answer: `check` or the futures tell
+            workers = self._client.nthreads()
         if workers:
             self._workers_seen = time.monotonic()
-        return workers
+        return len(workers)  # one task a process, whatever its threads
 
     def submit(self, function, *arguments):
         return self._executor.submit(_on_worker, str(self._mark), function, *arguments)
@@ -75,13 +74,12 @@ class Cluster(Here):
             )
 
     def explain(self, error, task):
-        if isinstance(error, self._killed):
-            return WorkerError(f"workers were killed again and again (is the memory enough?) by: {task.label}")
-        if isinstance(error, CancelledError):
-            return WorkerError(f"the scheduler at {self._address} is gone. What is done is kept.")
-        if isinstance(error, (ImportError, AttributeError)):
-            return WorkerError(f"a worker of {self._address} has another installation than this: {error}")
-        return error
+        told = {
+            self._killed: f"workers were killed again and again (is the memory enough?) by: {task.label}",
+            CancelledError: f"the scheduler at {self._address} is gone. What is done is kept.",
+            (ImportError, AttributeError): f"a worker of {self._address} has another installation than this: {error}",
+        }
+        return next((WorkerError(text) for kind, text in told.items() if isinstance(error, kind)), error)
 
     def stop(self, now=False):
         self._mark.unlink(missing_ok=True)

@@ -72,13 +72,17 @@ def _is_module(dotted):
 
 
 def _resolve(dotted):
-    """Return ("module", "symbol") for "package.module.symbol", ("module", None) for a module, None for neither."""
-    if _is_module(dotted):
-        return dotted, None
-    module, _, symbol = dotted.rpartition(".")
-    if not module or not _is_module(module):
-        return None
-    known = _module(module)
+    """Return the ("module", "symbol") that "package.module.symbol.…" leads to; the symbol is None for a module.
+
+    None for what is neither.
+    """
+    parts = dotted.split(".")
+    # The longest beginning that is a module, then one name in it.
+    end = next(end for end in range(len(parts), 0, -1) if _is_module(".".join(parts[:end])))
+    module = ".".join(parts[:end])
+    if end == len(parts):
+        return module, None
+    known, symbol = _module(module), parts[end]
     if symbol in known.definitions:
         return module, symbol
     return _resolve(known.imports[symbol]) if symbol in known.imports else None
@@ -96,15 +100,7 @@ def _dotted(node):
 def _target(chain, module):
     """Return (module, symbol) that an attribute chain "a.b.c" leads to through the module's imports, or None."""
     first, *rest = chain.split(".")
-    if first not in module.imports:
-        return None
-    target = module.imports[first]
-    # The longest prefix that is a module, then one name in it.
-    while rest and _is_module(f"{target}.{rest[0]}"):
-        target = f"{target}.{rest.pop(0)}"
-    if rest and _is_module(target):
-        target = f"{target}.{rest[0]}"
-    return _resolve(target)
+    return _resolve(".".join([module.imports[first], *rest])) if first in module.imports else None
 
 
 def _uses(nodes, module):
@@ -122,11 +118,6 @@ def _uses(nodes, module):
     return found
 
 
-def _local_uses(nodes, dotted, module):
-    names = {n.id for tree in nodes for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    return {(dotted, name) for name in names if name in module.definitions}
-
-
 class _Essence(ast.NodeTransformer):
     """Leaves what a definition computes: no docstrings, no annotations of functions, no paths of modules."""
 
@@ -135,15 +126,8 @@ class _Essence(ast.NodeTransformer):
 
     def _function(self, node):
         node.returns = None
-        arguments = node.args
-        for argument in (
-            *arguments.posonlyargs,
-            *arguments.args,
-            *arguments.kwonlyargs,
-            arguments.vararg,
-            arguments.kwarg,
-        ):
-            if argument is not None:
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg):
                 argument.annotation = None
         return self._body(node)
 
@@ -195,13 +179,11 @@ def _follow(dotted, symbol):
     """Return (digest, {(module, symbol)} that it names) of one definition."""
     module = _module(dotted)
     if symbol not in module.followed:
-        if symbol is None:  # a module used as a value: all of it
-            nodes = [n for trees in module.definitions.values() for n in trees]
-        else:
-            nodes = module.definitions[symbol]
-        nodes = [*nodes, *module.loose]
+        symbols = module.definitions if symbol is None else [symbol]  # a module used as a value: all of it
+        nodes = [*(node for name in symbols for node in module.definitions[name]), *module.loose]
         digest = hashlib.sha256(_text(nodes, module).encode()).hexdigest()[:16]
-        module.followed[symbol] = digest, _uses(nodes, module) | _local_uses(nodes, dotted, module)
+        local = {n.id for tree in nodes for n in ast.walk(tree) if isinstance(n, ast.Name)} & module.definitions.keys()
+        module.followed[symbol] = digest, _uses(nodes, module) | {(dotted, name) for name in local}
     return module.followed[symbol]
 
 

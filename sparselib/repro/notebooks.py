@@ -4,6 +4,7 @@ A template passes its gate before it runs, an executed notebook before it enters
 """
 
 import ast
+import functools
 import hashlib
 import inspect
 import json
@@ -11,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -46,6 +48,7 @@ def _kernel_manager():
     return _IPCKernelManager if os.name != "nt" and zmq.has("ipc") else AsyncKernelManager
 
 
+KERNEL_FAILURES = (RuntimeError, zmq.ZMQError)  # papermill's for a failing cell is another
 # Kernels side by side: one thread each, and the rows are there already.
 SIDE_BY_SIDE = {"OMP_NUM_THREADS": "1", "SPARSELIB_JOBS": "1"}
 
@@ -111,22 +114,16 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
     A failed notebook is kept beside as <out>.failed.ipynb, and NotebookError says so.
     """
     model, out = type(parameters), Path(out)
-    name = model.notebook
+    name, partial = model.notebook, out.with_suffix(".failed.ipynb")
     check_template(nbformat.read(template(model), as_version=4), model, book=book)
     before = parts(parameters)
-    partial = out.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        try:
-            notebook = _run(parameters, partial)
-        except (RuntimeError, zmq.ZMQError):
-            if _began(partial):
-                raise
-            notebook = _run(parameters, partial)  # kernels do not always start on a busy machine
+        notebook = _run(parameters, partial)
         check_executed(notebook, name, book=book)
     except PapermillExecutionError as error:
         raise NotebookError(f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {partial})") from None
-    except (RuntimeError, zmq.ZMQError) as error:
+    except KERNEL_FAILURES as error:
         when = "died on the way" if _began(partial) else "did not start, twice"
         raise NotebookError(f"{name}: its kernel {when}: {error} (see {partial})") from None
     except GateError as error:
@@ -146,26 +143,17 @@ def execute_all(chosen: list[tuple[Parameters, Path, str]], *, jobs: int = 1, pr
         chosen: triples (parameters, out, why it is run), the last for the line that tells when it is done.
     Raises: NotebookError at the first failure; the others that are done stay done.
     """
-    labels = {parameters.notebook: (parameters, out, why) for parameters, out, why in chosen}
-    before = {name: _seconds_before(out) for name, (_, out, _) in labels.items()}
+    reasons = {parameters.notebook: why for parameters, _, why in chosen}
+    before = {parameters.notebook: _seconds_before(out) for parameters, out, _ in chosen}
     tasks = [
-        workers.Task(name, (parameters, out), frozenset([name]), weight=before[name] or 10.0)
-        for name, (parameters, out, _) in labels.items()
+        workers.Task(parameters.notebook, (parameters, out), weight=before[parameters.notebook] or 10.0)
+        for parameters, out, _ in chosen
     ]
-    jobs = min(jobs, len(tasks))
-    pool = workers.Processes(jobs, SIDE_BY_SIDE) if jobs > 1 else workers.Here()
-    try:
-        with Bar(labels, before.get, unit="notebooks", shown=progress) as bar:
-
-            def done(task, seconds):
-                bar.write(f"{task.label}: run in {seconds:.0f} s ({labels[task.label][2]})")
-                bar.done([task.label], seconds)
-
-            workers.carry_out(_timed, tasks, pool, done=done, tick=bar.refresh)
-    except BaseException:
-        pool.stop(now=True)
-        raise
-    pool.stop()
+    pool = workers.local(min(jobs, len(tasks)), SIDE_BY_SIDE)
+    with pool, Bar(reasons, before.get, unit="notebooks", shown=progress) as bar:
+        for task, seconds in workers.carry_out(_timed, tasks, pool, bar.refresh):
+            bar.write(f"{task.label}: run in {seconds:.0f} s ({reasons[task.label]})")
+            bar.done([task.label], seconds)
 
 
 def _timed(parameters, out):
@@ -183,12 +171,19 @@ def _seconds_before(path):
 
 
 def _run(parameters, partial):
-    partial.unlink(missing_ok=True)  # of an earlier failure
+    """Return the executed notebook; a kernel that does not start, as on a busy machine, is started once more."""
     given = parameters.model_dump(mode="json")  # whole: what the template says does not matter
-    return papermill.execute_notebook(
-        str(template(type(parameters))), str(partial), parameters=given, kernel_name="python3",
-        progress_bar=False, kernel_manager_class=_kernel_manager(), cwd=str(project.root()),
+    partial.unlink(missing_ok=True)  # of an earlier failure
+    start = functools.partial(
+        papermill.execute_notebook, str(template(type(parameters))), str(partial), parameters=given,
+        kernel_name="python3", progress_bar=False, kernel_manager_class=_kernel_manager(), cwd=str(project.root()),
     )  # fmt: skip
+    try:
+        return start()
+    except KERNEL_FAILURES:
+        if _began(partial):
+            raise
+        return start()
 
 
 def _began(partial):
@@ -219,13 +214,12 @@ def check_template(notebook: nbformat.NotebookNode, page: type[Parameters], *, b
             complaints.append(f"not a literal, so an override would not reach it: {ast.unparse(node)}")
             found[node.target.id] = ...
     wanted = page.of_profile(typed.LIVE).model_dump()
-    complaints += [f"parameter without a place in the cell: {n}" for n in wanted if n not in found]
-    complaints += [f"not a parameter: {n}" for n in found if n not in wanted]
-    complaints += [
-        f"parameter {name!r} is {found[name]!r}, in profiles/{typed.LIVE}.yml it is {value!r}"
-        for name, value in wanted.items()
-        if found.get(name, ...) not in (..., value)
-    ]
+    complaints += [f"not a parameter: {name}" for name in found if name not in wanted]
+    for name, value in wanted.items():
+        if name not in found:
+            complaints.append(f"parameter without a place in the cell: {name}")
+        elif found[name] not in (..., value):
+            complaints.append(f"parameter {name!r} is {found[name]!r}, in profiles/{typed.LIVE}.yml it is {value!r}")
     if book:
         complaints += [f"{name} is not what {page.__module__} has" for name in _edited(notebook, page)]
     if complaints:
@@ -241,15 +235,11 @@ def _parsed(cell, page):
 
 def _edited(notebook, page):
     """Return the names of the functions of the experiment that stand in the notebook otherwise than in the library."""
-    own = {f.__name__: f for f in (vars(sys.modules[page.__module__])).values() if inspect.isfunction(f)}
-    for cell in notebook.cells:
-        if cell.cell_type != "code" or "experiment" not in cell.metadata.get("tags", []):
-            continue
-        for node in _parsed(cell, page):
-            if isinstance(node, ast.FunctionDef):
-                same = node.name in own and ast.dump(ast.parse(inspect.getsource(own[node.name])).body[0])
-                if same != ast.dump(node):
-                    yield node.name
+    library = ast.parse(inspect.getsource(sys.modules[page.__module__]))
+    own = {ast.dump(node) for node in library.body}
+    cells = [c for c in notebook.cells if c.cell_type == "code" and "experiment" in c.metadata.get("tags", [])]
+    functions = [n for cell in cells for n in _parsed(cell, page) if isinstance(n, ast.FunctionDef)]
+    return [function.name for function in functions if ast.dump(function) not in own]
 
 
 def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = True) -> None:
@@ -257,16 +247,15 @@ def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = T
 
     `book` asks for what the book needs on top: figures with label, caption and alt text, and no stray output.
     """
-    complaints = []
+    complaints, figures = [], 0
     if notebook.metadata.get("papermill", {}).get("exception"):
         complaints.append("papermill reports an exception")
-    figures = 0
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
         if cell.source.strip() and cell.get("execution_count") is None:
             complaints.append(f"cell {index} was not run")
-        if "figure" in cell.metadata.get("tags", []) and not any(_about(o) for o in cell.outputs):
+        if "figure" in cell.metadata.get("tags", []) and not any(about(o) for o in cell.outputs):
             complaints.append(f"cell {index} should show a figure and shows none")
         for output in cell.outputs:
             if output.output_type == "error":
@@ -275,9 +264,8 @@ def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = T
                 complaints.append(f"cell {index} writes to stderr: {output.text.strip()[:200]}")
             elif book and any(mime.startswith("image/") for mime in output.get("data", {})):
                 figures += 1
-                about = _about(output) or {}
-                lacking = [what for what in ("name", "caption", "alt") if not about.get(what)]
-                if lacking:
+                told = about(output) or {}
+                if lacking := [what for what in ("name", "caption", "alt") if not told.get(what)]:
                     complaints.append(f"the figure of cell {index} lacks {', '.join(lacking)}")
     if book and not figures:
         complaints.append("it shows no figure")
@@ -285,5 +273,6 @@ def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = T
         raise GateError(f"{name}: " + "; ".join(complaints))
 
 
-def _about(output):
+def about(output: Mapping) -> dict | None:
+    """Return what `page.Run.show` says about an output that is a figure: its name, caption, alt text and class."""
     return output.get("metadata", {}).get("sparselib")

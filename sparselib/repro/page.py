@@ -14,6 +14,7 @@ import re
 import shlex
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,46 +118,32 @@ class Run:
 
     def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""
-
-        def line(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{_emphasised(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = line(head, "th") + "".join(line(row, "td") for row in rows)
-        display(
-            HTML(f'<details class="folded"><summary>{html.escape(summary)}</summary><table>{body}</table></details>')
-        )
+        lines = [_line(map(_emphasised, head), "th"), *(_line(map(_emphasised, row)) for row in rows)]
+        display(HTML(_folded("folded", html.escape(summary), lines)))
 
     def explorer(self, kind: str, data: Any, label: str) -> None:
         """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
 
         Without the book's script, in a plain notebook, `label` says what would be there.
         """
-        content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-        display(
-            HTML(
-                f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{html.escape(label)}">'
-                f'<p class="fallback">{html.escape(label)} (interactive in the rendered book)</p>'
-                f'<script type="application/json">{content}</script></div>'
-            )
+        content, label = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"), html.escape(label)
+        text = (
+            f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{label}">'
+            f'<p class="fallback">{label} (interactive in the rendered book)</p>'
+            f'<script type="application/json">{content}</script></div>'
         )
+        display(HTML(text))
 
     def _origin(self, results):
         """Return in words what a figure was computed from: for each scale its data, network and seeds."""
-        if not results:
-            p = self.parameters
-            return f"*{p.profile}: {p.setting()}, {_seeds(p)}.*"
-        said = [
-            f"{r.profile}: {r.parameters.setting()}, {_seeds(r.parameters)}" + ("" if r.live else ", published")
-            for r in results
-        ]
-        return f"*{'; '.join(said)}.*"
+        shown = [(r.parameters, "" if r.live else ", published") for r in results or ()] or [(self.parameters, "")]
+        return f"*{'; '.join(f'{p.profile}: {p.setting()}, {_seeds(p)}{how}' for p, how in shown)}.*"
 
     def _stamp(self, results):
         """Return the lines under a figure: which commit, how much work, and how to rerun it."""
-        live = f"commit {project.commit()}"
         lines = [f"{r.profile}: {_work(r.rows)}" for r in results or () if len(r.rows)]
         if not lines:
-            lines = [f"{live}, {time.perf_counter() - self._started:.0f} s in this notebook"]
+            lines = [f"commit {project.commit()}, {time.perf_counter() - self._started:.0f} s in this notebook"]
         told = "<br>".join(html.escape(line) for line in lines)
         return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
 
@@ -200,11 +187,13 @@ def published_results(page: type[Parameters], *, but: str) -> list[Result]:
 
 def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
     """Return {scale: Results} of several pages: those computed here, then those published for other profiles."""
-    live = [Result(p, rows_of(p), live=True) for p in parameters.values()]
-    found = {r.profile: [] for r in live}
-    for result in (*live, *(r for one in live for r in published_results(type(one.parameters), but=one.profile))):
-        found.setdefault(result.profile, []).append(result)
-    return found
+    found = defaultdict(list)
+    for p in parameters.values():
+        found[p.profile].append(Result(p, rows_of(p), live=True))
+    for p in parameters.values():
+        for result in published_results(type(p), but=p.profile):
+            found[result.profile].append(result)
+    return dict(found)
 
 
 def _emphasised(text):
@@ -253,13 +242,19 @@ def _literal(value):
 
 def _table(parameters):
     chosen = typed.overrides(parameters)
-    lines = "".join(
-        f"<tr><td><code>{name}</code></td><td>{html.escape(_literal(value))}"
-        f"{' (changed)' if name in chosen else ''}</td><td>{html.escape(field.description or '')}</td></tr>"
-        for (name, value), field in zip(parameters, type(parameters).model_fields.values(), strict=True)
-    )
-    head = "<tr><th>parameter</th><th>value</th><th>meaning</th></tr>"
-    summary = f"Parameters: profile {html.escape(parameters.profile)}"
+    lines = [_line(["parameter", "value", "meaning"], "th")]
+    for name, field in type(parameters).model_fields.items():
+        value = html.escape(_literal(getattr(parameters, name))) + (" (changed)" if name in chosen else "")
+        lines.append(_line([f"<code>{name}</code>", value, html.escape(field.description or "")]))
+    summary = f"Parameters: profile {parameters.profile}"
     if chosen:
-        summary += html.escape(", changed: " + ", ".join(f"{n} = {_literal(v)}" for n, v in chosen.items()))
-    return f'<details class="parameters"><summary>{summary}</summary><table>{head}{lines}</table></details>'
+        summary += ", changed: " + ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
+    return _folded("parameters", html.escape(summary), lines)
+
+
+def _line(cells, tag="td"):
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _folded(kind, summary, lines):
+    return f'<details class="{kind}"><summary>{summary}</summary><table>{"".join(lines)}</table></details>'

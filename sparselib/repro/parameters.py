@@ -7,7 +7,8 @@ it is drawn from. The same model checks the command line, the notebook and the p
 import ast
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Self
@@ -81,10 +82,8 @@ class Parameters(BaseModel):
         """Return {name: value} as a profile has them. Raises ValueError for a profile that does not exist."""
         known = profiles(cls.profiles)
         values = known[checks.choice("profile", profile, known)]
-        usual = {name: value for name, value in values.items() if name in cls.model_fields}
-        for block in cls.blocks:
-            usual |= values.get(block, {})
-        return usual
+        shared = {name: value for name, value in values.items() if name in cls.model_fields}
+        return shared | {name: value for block in cls.blocks for name, value in values.get(block, {}).items()}
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,19 +119,18 @@ def profiles(folder: Path) -> dict[str, dict[str, Any]]:
 def check_profile(path: Path, values: dict[str, Any], pages: Iterable[type[Parameters]]) -> None:
     """Raise ParameterError unless a profile gives every page exactly what it needs: file, key, what is allowed."""
     pages = list(pages)
-    blocks = dict.fromkeys(block for page in pages for block in page.blocks)
-    inside = {block: {n for page in pages if block in page.blocks for n in page.model_fields} for block in blocks}
-    shared = set().union(*(page.model_fields for page in pages))
+    shared, blocks = set(), defaultdict(set)  # the names that may stand at the top, and in each block
+    for page in pages:
+        shared.update(page.model_fields)
+        for block in page.blocks:
+            blocks[block].update(page.model_fields)
     if values.get("profile") != path.stem:
         raise ParameterError(f"{path}: profile must be {path.stem!r}, like the file, got {values.get('profile')!r}")
-    for name, value in values.items():
-        if name not in shared and name not in blocks:
-            refuse_unknown(name, [*blocks, *sorted(shared)], str(path))
-        if name in blocks and not isinstance(value, dict):
-            raise ParameterError(f"{path}: {name} must hold names and values, got {value!r}")
-        for inner in value if name in blocks else ():
-            if inner not in inside[name]:
-                refuse_unknown(inner, sorted(inside[name]), f"{name} in {path}")
+    refuse_unknown(values, [*blocks, *sorted(shared)], str(path))
+    for name in blocks.keys() & values:
+        if not isinstance(values[name], dict):
+            raise ParameterError(f"{path}: {name} must hold names and values, got {values[name]!r}")
+        refuse_unknown(values[name], sorted(blocks[name]), f"{name} in {path}")
     for page in pages:
         try:
             page.of_profile(path.stem)
@@ -151,12 +149,13 @@ def find(pages: Mapping[str, type[Parameters]], name: object) -> type[Parameters
         raise ParameterError(str(error)) from None
 
 
-def refuse_unknown(name: str, known: Iterable[str], where: str) -> None:
-    """Raise ParameterError for a parameter name that does not exist, with the closest that does."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ParameterError(f"unknown parameter {name!r} of {where}{hint} (parameters: {', '.join(known)})")
+def refuse_unknown(names: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raise ParameterError for the first parameter that does not exist, with the closest that does."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ParameterError(f"unknown parameter {name!r} of {where}{hint} (parameters: {', '.join(known)})")
 
 
 def resolve(page: type[Parameters], values: Mapping[str, Any]) -> Parameters:
@@ -164,18 +163,13 @@ def resolve(page: type[Parameters], values: Mapping[str, Any]) -> Parameters:
 
     Raises ParameterError, in one line, for a name that does not exist or a value that is not allowed.
     """
-    fields = list(page.model_fields)
-    for name in values:
-        if name not in fields:
-            refuse_unknown(name, fields, page.notebook)
+    refuse_unknown(values, page.model_fields, page.notebook)
     given = {name: value for name, value in values.items() if value is not None}
-    profile = given.pop("profile", LIVE)
     try:
-        return page.of_profile(profile, **given)
-    except ValidationError as error:
-        raise ParameterError(in_one_line(error, page)) from None
+        return page.of_profile(given.pop("profile", LIVE), **given)
     except ValueError as error:
-        raise ParameterError(str(error)) from None
+        told = in_one_line(error, page) if isinstance(error, ValidationError) else str(error)
+        raise ParameterError(told) from None
 
 
 def resolve_all(pages: Iterable[type[Parameters]], profile: str, given: Mapping[str, Any]) -> list[Parameters]:
@@ -185,10 +179,7 @@ def resolve_all(pages: Iterable[type[Parameters]], profile: str, given: Mapping[
     a name that no page knows.
     """
     pages = list(pages)
-    known = dict.fromkeys(name for page in pages for name in page.model_fields)
-    for name in given:
-        if name not in known:
-            refuse_unknown(name, known, "any page")
+    refuse_unknown(given, dict.fromkeys(name for page in pages for name in page.model_fields), "any page")
     found = []
     for page in pages:
         own = {name: value for name, value in given.items() if name in page.model_fields}
@@ -240,11 +231,9 @@ def _wrapped(start, items):
 
 def _python(value):
     """Return a value as a Python literal with double quotes, as code has it."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return "[" + ", ".join(map(_python, value)) + "]"
-    return repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Parameters:
@@ -256,10 +245,8 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
     other plain name is a mistake, which plain papermill would pass in silence: so this is called before the notebook
     defines anything of its own.
     """
-    known = [item for profile in profiles(page.profiles).values() for item in profile.items()]
-    blocks, shared = {name for name, v in known if isinstance(v, dict)}, {name for name, _ in known}
-    live = page.of_profile(LIVE)
-    injected, plain = _injected(namespace.get("In", ())), _plain(namespace)
+    in_profiles = set().union(*profiles(page.profiles).values())
+    live, injected, plain = page.of_profile(LIVE), _injected(namespace.get("In", ())), _plain(namespace)
     first = namespace.setdefault("_plain_names", frozenset(plain))  # the set-up cell may run again, after all others
     given = {}
     for block in page.blocks:
@@ -269,7 +256,7 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
         if name in page.model_fields:
             if name in injected or value != getattr(live, name):
                 given[name] = value
-        elif name in first and not (name in blocks and isinstance(value, dict)) and name not in shared:
+        elif name in first and name not in in_profiles:
             given[name] = value  # for `resolve` to refuse
     return resolve(page, given)
 
@@ -277,10 +264,8 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
 def _plain(namespace):
     """Return what a notebook's cells have set so far: values of the kinds that parameters have."""
     kinds = (bool, int, float, str, list, dict, type(None))
-    shell = {"In", "Out"}
-    return {
-        n: v for n, v in namespace.items() if not n.startswith("_") and n not in shell and isinstance(v, kinds)
-    }  # fmt: skip
+    names = [name for name in namespace if not name.startswith("_") and name not in ("In", "Out")]
+    return {name: namespace[name] for name in names if isinstance(namespace[name], kinds)}
 
 
 def _injected(executed):

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 
 from tqdm import tqdm
 
@@ -10,20 +11,18 @@ class Durations:
     """Seconds of work by kind, learnt as it is done; a kind is a tuple, from the general to the particular."""
 
     def __init__(self):
-        self._seen = {}  # {beginning of a kind: (number, seconds)}
+        self._number, self._seconds = Counter(), Counter()  # by every beginning of a kind
 
     def learn(self, kind, seconds):
         for length in range(1, len(kind) + 1):
-            number, total = self._seen.get(kind[:length], (0, 0.0))
-            self._seen[kind[:length]] = number + 1, total + seconds
+            self._number[kind[:length]] += 1
+            self._seconds[kind[:length]] += seconds
 
     def guess(self, kind):
         """Return the mean seconds of this kind, or of the nearest more general one that has been seen; else None."""
-        for length in range(len(kind), 0, -1):
-            if kind[:length] in self._seen:
-                number, total = self._seen[kind[:length]]
-                return total / number
-        return None
+        beginnings = (kind[:length] for length in range(len(kind), 0, -1))
+        known = next((beginning for beginning in beginnings if beginning in self._number), None)
+        return None if known is None else self._seconds[known] / self._number[known]
 
 
 class Bar:
@@ -59,17 +58,14 @@ class Bar:
         self._told = time.monotonic()
         if self._bar.disable:
             return
-        guesses = [self._guess(thing) for thing in self._left]
-        seen = [g for g in guesses if g is not None]
-        known = 2 * len(seen) >= len(guesses)
-        guesses = [sum(seen) / max(1, len(seen)) if g is None else g for g in guesses]
-        done = self._count - len(self._left)
+        seen = [guess for guess in map(self._guess, self._left) if guess is not None]
         # The bar's own numbers are seconds of work: that is where its time left comes from.
-        self._bar.n, self._bar.total = (self._spent, (self._spent + sum(guesses)) or 1.0) if known else (0, 1.0)
-        left = "{remaining}" if known else "?"
-        self._bar.bar_format = (
-            f"{self._unit} {{percentage:3.0f}}%|{{bar:30}}| {done}/{self._count} [{{elapsed}}, {left} left]"
-        )
+        self._bar.n, self._bar.total, left = 0, 1.0, "?"
+        if 2 * len(seen) >= len(self._left):
+            ahead = sum(seen) / max(1, len(seen)) * len(self._left)
+            self._bar.n, self._bar.total, left = self._spent, self._spent + ahead or 1.0, "{remaining}"
+        done = f"{self._count - len(self._left)}/{self._count}"
+        self._bar.bar_format = f"{self._unit} {{percentage:3.0f}}%|{{bar:30}}| {done} [{{elapsed}}, {left} left]"
         self._bar.refresh()
 
     def __enter__(self):

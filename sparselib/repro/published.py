@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ SHORT = 8  # digits of `what` and `key`
 MEASURED = ("time", "peak_bytes")  # metrics that no second run repeats
 ORIGIN = ("commit", "device", "versions", "seconds", "what", "key")
 KINDS = {"f": "float", "i": "int", "b": "bool"}  # by numpy's kind; all else is text
+NEEDED = {"checksum": str, **dict.fromkeys(("parameters", "columns", "same", "told by"), dict)}  # of the JSON
+NEEDED |= {"within": list, "metrics": list}
 READ = {"float": float, "int": int, "bool": {"True": True, "False": False}.__getitem__}
 
 
@@ -60,13 +63,9 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
     metrics = list(dict.fromkeys(rows["metric"]))
     short = {name: rows[name].str[:SHORT] for name in ("what", "key")}
     lines = _wide(rows.assign(**short, seconds=rows["seconds"].round(2)))
-    same = {
-        n: _plain(lines[n].iloc[0])
-        for n in lines
-        if n not in metrics and lines[n].nunique(dropna=False) == 1 and n != "key"
-    }
-    index = [n for n in lines if n not in (*metrics, *ORIGIN, *same)]
-    told = _told(lines[index])
+    constant = [n for n in lines if n not in (*metrics, "key") and lines[n].nunique(dropna=False) == 1]
+    same = {n: _plain(lines[n].iloc[0]) for n in constant}
+    told = _told(lines[[n for n in lines if n not in (*metrics, *ORIGIN, *same)]])
     table = lines.drop(columns=[*same, *told])
     table = table.assign(**{n: table[n].map(_short, na_action="ignore") for n in table if table[n].dtype.kind == "f"})
     content = table.to_csv(index=False, lineterminator="\n").encode()
@@ -82,13 +81,10 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
         "metrics": metrics,
         "checksum": _sha256(content),
     }
-    try:
+    with suppress(PublishedError):  # damaged files are replaced
         old = _about(parameters.profile, notebook)
-        read(parameters.profile, notebook)
-    except PublishedError:  # to be replaced
-        old = None
-    if old is not None and all(old.get(name) == value for name, value in about.items()):
-        return []
+        if old and read(parameters.profile, notebook) is not None and {**old, **about} == old:
+            return []
     origin = {
         "versions": project.versions(),
         "machine": {
@@ -116,21 +112,21 @@ def read(profile: str, notebook: str) -> pd.DataFrame | None:
         raise PublishedError(f"{_name(path)}: {error.strerror}; publish it again") from None
     if _sha256(content) != about["checksum"]:
         raise PublishedError(f"{_name(path)}: not what {notebook}.json says (checksum); restore it or publish it again")
-    kinds, same, told, metrics = (about[name] for name in ("columns", "same", "told by", "metrics"))
+    kinds, same, told = (about[name] for name in ("columns", "same", "told by"))
     try:
         lines = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False, na_values=[""])
         if list(lines.columns) != [name for name in kinds if name not in (*same, *told)]:
             raise ValueError(f"columns {', '.join(lines.columns)}")
         for name, (teller, values) in told.items():
             lines[name] = lines[teller].map(values)
-        lines = lines.assign(**{n: lines[n].map(READ[kind], na_action="ignore") for n, kind in kinds.items()
-                                if kind != "text" and n not in same})  # fmt: skip
-        lines = lines.assign(**{n: np.nan if v is None else v for n, v in same.items()})
-        return _long(lines[list(kinds)], metrics)
+        for name, kind in kinds.items():
+            if name in same:
+                lines[name] = np.nan if same[name] is None else same[name]
+            elif kind != "text":
+                lines[name] = lines[name].map(READ[kind], na_action="ignore")
+        return _long(lines[list(kinds)], about["metrics"])
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise PublishedError(
-            f"{_name(folder(profile) / notebook)}.csv: not a table of published rows: {error}"
-        ) from None
+        raise PublishedError(f"{_name(path)}: not a table of published rows: {error}") from None
 
 
 def parameters(page: type[Parameters], profile: str) -> Parameters | None:
@@ -141,10 +137,8 @@ def parameters(page: type[Parameters], profile: str) -> Parameters | None:
     try:
         return typed.resolve(page, about["parameters"])
     except (ParameterError, AttributeError, TypeError) as error:
-        raise PublishedError(
-            f"{_name(folder(profile) / page.notebook)}.json: not the parameters of this version: {error}; "
-            "publish it again"
-        ) from None
+        name = _name(folder(profile) / f"{page.notebook}.json")
+        raise PublishedError(f"{name}: not the parameters of this version: {error}; publish it again") from None
 
 
 def adopt(parameters: Parameters, store: Store) -> int:
@@ -166,47 +160,34 @@ def adopt(parameters: Parameters, store: Store) -> int:
         if own is None or own["what"].iloc[0] != step.what[:SHORT] or store.holds(step.what, step.key):
             continue
         own = own.drop_duplicates([*within, "metric"])  # a step may stand in two roles
-        parts = step.parts()
-        store.put_code(parts["code"], step.code())
-        record = {
-            "step": type(step).__name__,
-            "rows": [
-                {**{n: line[n] for n in within if pd.notna(line[n])}, "metric": line["metric"], "value": line["value"]}
-                for line in own.to_dict("records")
-            ],
-            "parts": parts,
-            **{name: _plain(own[name].iloc[0]) for name in ("commit", "device", "seconds")},
-            "published": True,
-        }
-        store.put(step.what, step.key, record)
+        lines = own[[*within, "metric", "value"]].to_dict("records")
+        found = [{name: value for name, value in line.items() if pd.notna(value)} for line in lines]
+        origin = {name: _plain(own[name].iloc[0]) for name in ("commit", "device", "seconds")}
+        runner.save(step, store, found, **origin, published=True)
         count += 1
     return count
 
 
 def marks(notebooks: list[str], *, but: str) -> dict[str, str]:
     """Return {file: checksum} of what is published of these notebooks for all profiles `but` one."""
-    found = {}
-    for here in sorted(path for path in folder(but).parent.glob("*") if path.is_dir() and path.name != but):
-        for notebook in notebooks:
-            path = here / f"{notebook}.json"
-            if path.is_file():
-                found[f"{here.name}/{path.name}"] = _sha256(path.read_bytes())
-    return found
+    files = sorted(folder(but).parent.glob("*/*.json"))
+    chosen = [path for path in files if path.stem in notebooks and path.parent.name != but]
+    return {f"{path.parent.name}/{path.name}": _sha256(path.read_bytes()) for path in chosen}
 
 
 def _wide(rows):
     """Return tidy rows with a column for each metric: what belongs to one thing measured stands in one line."""
     index = [name for name in rows.columns if name not in ("metric", "value")]
-    lines, last = [], None
-    names = [tuple(map(repr, values)) for values in rows[index].itertuples(index=False)]
-    for name, metric, value, position in zip(names, rows["metric"], rows["value"], range(len(rows)), strict=True):
-        if name != last or metric in lines[-1][1]:
-            lines.append((position, {}))
+    firsts, values, last = [], [], None
+    names = map(repr, rows[index].itertuples(index=False, name=None))
+    for position, (name, metric, value) in enumerate(zip(names, rows["metric"], rows["value"], strict=True)):
+        if name != last or metric in values[-1]:
+            firsts.append(position)
+            values.append({})
             last = name
-        lines[-1][1][metric] = value
-    found = rows[index].iloc[[position for position, _ in lines]].reset_index(drop=True)
-    values = pd.DataFrame([values for _, values in lines], columns=list(dict.fromkeys(rows["metric"])), dtype=float)
-    return pd.concat([found, values], axis=1)
+        values[-1][metric] = value
+    measured = pd.DataFrame(values, columns=list(dict.fromkeys(rows["metric"])), dtype=float)
+    return pd.concat([rows[index].iloc[firsts].reset_index(drop=True), measured], axis=1)
 
 
 def _told(lines):
@@ -221,14 +202,10 @@ def _told(lines):
             pairs = lines[[teller, name]].dropna(subset=teller).drop_duplicates()
             empty = lines.loc[lines[teller].isna(), name]
             if name != teller and teller not in told and pairs[teller].is_unique and empty.isna().all():
-                known = pairs.dropna().itertuples(index=False)
-                told[name] = [teller, {key: _text(value) for key, value in known}]
+                text = _short if lines[name].dtype.kind == "f" else str
+                told[name] = [teller, {key: text(value) for key, value in pairs.dropna().itertuples(index=False)}]
                 break
     return told
-
-
-def _text(value):
-    return _short(value) if isinstance(value, float) else str(value)
 
 
 def _long(lines, metrics):
@@ -261,10 +238,9 @@ def _about(profile, notebook):
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if path.with_suffix(".csv").is_file():
-            raise PublishedError(
-                f"{_name(path.with_suffix('.csv'))}: has no {path.name} beside it; publish it again"
-            ) from None
+        table = path.with_suffix(".csv")
+        if table.is_file():
+            raise PublishedError(f"{_name(table)}: has no {path.name} beside it; publish it again") from None
         return None
     except (OSError, ValueError) as error:
         raise PublishedError(f"{_name(path)}: cannot be read: {error}") from None
@@ -273,9 +249,7 @@ def _about(profile, notebook):
         raise PublishedError(
             f"{_name(path)}: is not about format {FORMAT}, profile {profile!r}, figure {notebook!r}: {found}"
         )
-    kinds = {"checksum": str, **dict.fromkeys(("within", "metrics"), list)}
-    kinds |= dict.fromkeys(("parameters", "columns", "same", "told by"), dict)
-    if lacking := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
+    if lacking := [name for name, kind in NEEDED.items() if not isinstance(about.get(name), kind)]:
         raise PublishedError(f"{_name(path)}: lacks {', '.join(lacking)}; publish it again")
     return about
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,24 +38,20 @@ def missing(steps: Iterable[Step], store: Store, *, adopted: bool = True) -> lis
 
 def _look(steps, store, adopted):
     """Return {key: step} of what is to compute, and {key: record or None} of all that was looked at."""
-    steps = {step.key: step for step in steps}
-    records = {key: store.get(step.what, key) for key, step in steps.items()}
-    todo, there = {}, set()
+    todo, records = {}, {}
 
     def need(step, network):
-        if step.key in todo or (step.key, network) in there:
+        if step.key in todo:
             return
         if step.key not in records:
             records[step.key] = store.get(step.what, step.key)
         record = records[step.key]
-        if record is not None and (not record["published"] or (adopted and not network)):
-            there.add((step.key, network))
-            return
-        for needed in step.inputs():
-            need(needed, network=True)
-        todo[step.key] = step
+        if record is None or (record["published"] and (network or not adopted)):
+            for needed in step.inputs():
+                need(needed, network=True)
+            todo[step.key] = step
 
-    for step in steps.values():
+    for step in steps:
         need(step, network=False)
     return todo, records
 
@@ -73,35 +70,23 @@ def compute(
 
     Every worker computes on one thread: results do not depend on `jobs`, and the cores are not oversubscribed.
     """
-    pool = cluster.Cluster(scheduler, store.folder) if scheduler else None  # first: it may not be there
-    try:
-        steps, known = list(steps), Durations()
-        todo, records = _look(steps, store, adopted)
-        for step in steps:
-            if step.key not in todo:
-                known.learn(_kind(step), (records[step.key] or {})["seconds"])
-        guess = _guesses(todo, known, store)
-        tasks = _tasks(todo, guess, pool.slots() if pool else jobs, store.folder)
-        if pool is None:
-            jobs = min(jobs, len(tasks))
-            pool = workers.Processes(jobs) if jobs > 1 else workers.Here()
-        with Bar(todo, guess, unit="steps", shown=progress) as bar:
-
-            def done(task, seconds):
-                keys = task.arguments[1]
-                for key, taken in zip(keys, seconds, strict=True):
-                    if taken is not None:
-                        known.learn(_kind(todo[key]), taken)
-                bar.done(keys, sum(taken or 0.0 for taken in seconds))
-
-            workers.carry_out(work, tasks, pool, done=done, tick=bar.refresh)
+    steps, known = list(steps), Durations()
+    todo, records = _look(steps, store, adopted)
+    for step in steps:
+        if step.key not in todo:
+            known.learn(_kind(step), records[step.key]["seconds"])
+    guess = _guesses(todo, known, store)
+    pool = cluster.Cluster(scheduler, store.folder) if scheduler else workers.local(min(jobs, len(todo)))
+    with pool, Bar(todo, guess, unit="steps", shown=progress) as bar:
+        tasks = _tasks(todo, guess, pool.slots(), store.folder)
+        for task, seconds in workers.carry_out(work, tasks, pool, bar.refresh):
+            keys = task.arguments[1]
+            for key, taken in zip(keys, seconds, strict=True):
+                if taken is not None:
+                    known.learn(_kind(todo[key]), taken)
+            bar.done(keys, sum(filter(None, seconds)))
         if scheduler:
             _wait_until_visible(todo.values(), store)
-    except BaseException:
-        if pool:
-            pool.stop(now=True)
-        raise
-    pool.stop()
 
 
 def _kind(step):
@@ -112,19 +97,16 @@ def _kind(step):
 
 def _guesses(todo, known, store):
     """Return a function: key -> the seconds that the step may take, None when nothing like it is known."""
-    kinds, before = {}, {}
-    for key, step in todo.items():
-        kinds[key] = _kind(step)
-        if relatives := store.relatives(step.what):  # the same step, as older code computed it
-            before[key] = relatives[0]["seconds"]
-    return lambda key: before[key] if key in before else known.guess(kinds[key])
+    kinds = {key: _kind(step) for key, step in todo.items()}
+    relatives = {key: store.relatives(step.what) for key, step in todo.items()}  # as older code computed them
+    return lambda key: relatives[key][0]["seconds"] if relatives[key] else known.guess(kinds[key])
 
 
 def _tasks(todo, guess, slots, folder):
     """Return the steps as tasks: those that read the same network together, for they share more, in bounded pieces."""
     groups = defaultdict(list)
     for key, step in todo.items():
-        groups[key if step.makes_network else tuple(c.key for c in step.inputs())].append(key)
+        groups[key if step.makes_network else step.inputs()].append(key)
     seconds = {key: guess(key) or UNKNOWN for key in todo}
     limit = min(LONGEST, sum(seconds.values()) / (SHARES * max(1, slots)))
     return [
@@ -194,20 +176,16 @@ def _make(step, store):
         raise StepError(f"{step}: {type(error).__name__}: {error}") from error
     if lost := [row["metric"] for row in rows if row["value"] != row["value"]]:
         raise StepError(f"{step}: {', '.join(lost)} is not a number")
+    seconds = round(time.perf_counter() - started, 3)
+    save(step, store, rows, net, commit=project.commit(), device=project.device(), seconds=seconds, published=False)
+    return seconds
+
+
+def save(step: Step, store: Store, rows: list[dict], network: Any = None, **origin: Any) -> None:
+    """Put the rows of a step into the store; `origin`: the commit, device and seconds, and whether `published`."""
     parts = step.parts()
     store.put_code(parts["code"], step.code())
-    seconds = round(time.perf_counter() - started, 3)
-    record = {
-        "step": type(step).__name__,
-        "rows": rows,
-        "parts": parts,
-        "commit": project.commit(),
-        "device": project.device(),
-        "seconds": seconds,
-        "published": False,
-    }
-    store.put(step.what, step.key, record, net)
-    return seconds
+    store.put(step.what, step.key, {"step": type(step).__name__, "rows": rows, "parts": parts, **origin}, network)
 
 
 @lru_cache(maxsize=2)
@@ -242,8 +220,7 @@ def rows(roles: Iterable[tuple[dict, Step]], store: Store) -> pd.DataFrame:
         origin = {"what": step.what, "key": step.key, **{n: record[n] for n in ("commit", "device", "seconds")}}
         origin["taken"] = record["published"]
         origin["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
-        columns = {**role, **step.columns()}
-        table += [{**columns, **row, **origin} for row in record["rows"]]
+        table += [{**role, **step.columns(), **row, **origin} for row in record["rows"]]
     found = pd.DataFrame(table)
     found = found.where(found.notna(), np.nan)  # one mark for what a row does not have
     last = ["metric", "value", *origin] if table else []
@@ -255,17 +232,14 @@ def reason(step: Step, store: Store) -> str:
     relatives = store.relatives(step.what)
     if not relatives:
         return "new parameters"
-    old, new = relatives[0]["parts"], step.parts()
-    changed = []
+    old, new, changed = relatives[0]["parts"], step.parts(), []
     if old["code"] != new["code"]:
         known = store.code(old["code"])
-        names = dependencies.changes(known, step.code()) if known else ["code"]
-        changed.append(dependencies.summary(names))
+        changed.append(dependencies.summary(dependencies.changes(known, step.code())) if known else "code")
     if old["data"] != new["data"]:
         changed.append("data")
-    changed += [
-        f"{n} {old['versions'].get(n)} → {v}" for n, v in new["versions"].items() if old["versions"].get(n) != v
-    ]
+    before = old["versions"]
+    changed += [f"{name} {before.get(name)} → {v}" for name, v in new["versions"].items() if before.get(name) != v]
     if not changed and old["inputs"] != new["inputs"]:
         changed.append("a network it builds on")
     return "; ".join(changed) + " changed" if changed else "its file is damaged or was removed"

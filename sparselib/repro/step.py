@@ -58,14 +58,19 @@ class Step(BaseModel, extra="forbid", frozen=True):
         return {name: plain(getattr(self, name)) for name in type(self).model_fields}
 
     @property
+    @cache  # noqa: B019  (equal steps share it, and are made again and again)
     def what(self) -> str:
         """The digest of the typed parameters alone."""
-        return _what(self)
+        return _digest([type(self).__name__, self._fields()])
 
     @property
+    @cache  # noqa: B019
     def key(self) -> str:
-        """The digest of everything the result depends on."""
-        return _key(self)
+        """The digest of everything the result depends on. Raises StepError when the data cannot be made as asked."""
+        try:
+            return _digest([self.what, self.parts()])
+        except ValueError as error:
+            raise StepError(f"{self}: {error}") from error
 
     def code(self) -> dict[str, str]:
         """Return {definition: digest} of the code behind the result, that of the inputs apart."""
@@ -83,19 +88,6 @@ class Step(BaseModel, extra="forbid", frozen=True):
     def __str__(self):
         said = (f"{name}={value}" for name, value in self.columns().items() if value is not None)
         return f"{type(self).__name__} " + " ".join(said)
-
-
-@cache
-def _what(step):
-    return _digest([type(step).__name__, step._fields()])
-
-
-@cache
-def _key(step):
-    try:
-        return _digest([step.what, step.parts()])
-    except ValueError as error:  # the data cannot be made as asked
-        raise StepError(f"{step}: {error}") from error
 
 
 def _digest(thing):

@@ -36,19 +36,21 @@ class Store:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        try:
+        with self._told("use"):
             while (found := self._layout()) not in (FORMAT, None):
                 own = self.folder / f"layout-{FORMAT}"
-                warnings.warn(
-                    f"{self.folder} holds results of layout {found!r}: kept, but not used; those of layout {FORMAT!r} "
-                    f"go to {own}",
-                    stacklevel=2,
-                )
+                kept = f"{self.folder} holds results of layout {found!r}: kept, but not used"
+                warnings.warn(f"{kept}; those of layout {FORMAT!r} go to {own}", stacklevel=2)
                 self.folder = own
             if found is None:
                 checkpoints.write_atomic(self.folder / "format", FORMAT.encode() + b"\n")
+
+    @contextmanager
+    def _told(self, doing):
+        try:
+            yield
         except OSError as error:
-            raise StoreError(f"cannot use the store {self.folder}: {error}") from error
+            raise StoreError(f"cannot {doing} the store {self.folder}: {error}") from error
 
     def _layout(self):
         """Return the version of the layout in the folder, None for a new one."""
@@ -91,17 +93,13 @@ class Store:
     def put(self, what, key, record, model=None):
         """Save a record (JSON-like dict) and its network. The record comes last, with the checksums of both."""
         weights = None
-        try:
+        with self._told("write to"):
             if model is not None:
                 path = self._path(what, key, ".safetensors")
                 checkpoints.save_model(model, path)
                 weights = _sha256(path.read_bytes())
             record = {**record, "weights": weights}
-            content = json.dumps({"checksum": _checksum(record), "record": record}, indent=1, sort_keys=True)
-            checkpoints.write_atomic(self._path(what, key, ".json"), content.encode())
-        except OSError as error:
-            raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
-        return record
+            _write(self._path(what, key, ".json"), {"checksum": _checksum(record), "record": record})
 
     def model(self, what, key, *, device="cpu"):
         """Return the network saved under (what, key), in eval mode."""
@@ -116,10 +114,8 @@ class Store:
         """Save what a `code` digest stands for, once."""
         path = self.folder / "code" / f"{digest}.json"
         if not path.exists():
-            try:
-                checkpoints.write_atomic(path, json.dumps(symbols, indent=1, sort_keys=True).encode())
-            except OSError as error:
-                raise StoreError(f"cannot write to the store {self.folder}: {error}") from error
+            with self._told("write to"):
+                _write(path, symbols)
 
     def code(self, digest):
         """Return the {definition: digest} saved for a `code` digest, or None."""
@@ -135,14 +131,12 @@ class Store:
         holder = path.with_name(f"{path.name}.holder")  # tells those who wait
         # Where files cannot be locked, a mere file in place of a lock would outlive a killed process.
         lock = FileLock(path, fallback_to_soft=False)
-        try:
+        with self._told("lock steps of"):  # a link in its place, no right to write, a network file system without locks
             try:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
                 warnings.warn(f"still waiting for {path}, which is held by {_named_in(holder)}", stacklevel=3)
                 lock.acquire()
-        except OSError as error:  # a link in its place, no right to write, a network file system without locks
-            raise StoreError(f"cannot lock steps of the store {self.folder}: {error}") from error
         try:
             with suppress(OSError):
                 checkpoints.write_atomic(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -158,6 +152,10 @@ def _named_in(holder):
         return holder.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "another process"
+
+
+def _write(path, content):
+    checkpoints.write_atomic(path, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
 def _sha256(content):

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparselib.repro import published, runner
 from sparselib.repro.parameters import Parameters
@@ -50,8 +51,8 @@ def sample(pages: Iterable[type[Parameters]], profile: str, number: int, seed: i
 
 
 def recompute(
-    profile: str, chosen: dict, *, tolerance: float = TOLERANCE, within: Path | None = None, **how
-) -> list[Compared]:  # fmt: skip
+    profile: str, chosen: dict, *, tolerance: float = TOLERANCE, within: Path | None = None, **how: Any
+) -> list[Compared]:
     """Return a Compared for each of the steps of `sample`, computed in a store of their own with all they build on.
 
     Args:
@@ -67,9 +68,7 @@ def recompute(
     with tempfile.TemporaryDirectory(prefix="verify-", dir=within) as folder:
         store = Store(folder)
         runner.compute(known, store, **how)
-        return [
-            _compared(page.notebook, rows, steps.get(what), store, tolerance) for what, (page, rows) in chosen.items()
-        ]
+        return [_compared(page.notebook, rows, steps.get(w), store, tolerance) for w, (page, rows) in chosen.items()]
 
 
 def _compared(notebook, rows, step, store, tolerance):

@@ -8,10 +8,11 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 
 from joblib.externals.loky import ProcessPoolExecutor
 from tqdm import tqdm
@@ -35,8 +36,8 @@ class Task:
     kind: str = ""
 
 
-def carry_out(function, tasks, pool, *, done, tick=lambda: None):
-    """Call function(*task.arguments) for every task once what it needs is there; `done(task, result)` after each.
+def carry_out(function, tasks, pool, tick=lambda: None):
+    """Call function(*task.arguments) for every task once what it needs is there; yield (task, result) of each.
 
     Of the tasks that are ready, the one on which most work waits (its own included) goes first: so the workers stay
     busy to the end. One of each kind goes before all others: then it is known how long that kind takes.
@@ -69,14 +70,13 @@ def carry_out(function, tasks, pool, *, done, tick=lambda: None):
             except Exception as error:
                 raise pool.explain(error, task) from None
             unmade -= task.makes
-            done(task, result)
+            yield task, result
         if lost:  # what ran beside them is lost as well, if it had not finished
             for future in list(running):
                 if not wait([future], timeout=10).done or isinstance(future.exception(), BrokenExecutor):
                     lost.append(running.pop(future))
             losses.update(lost)
-            if max(losses[task] for task in lost) >= LOSSES:
-                suspects = "; ".join(task.label for task in lost if losses[task] >= LOSSES)
+            if suspects := "; ".join(task.label for task in lost if losses[task] >= LOSSES):
                 raise WorkerError(
                     f"a worker process was killed {LOSSES} times (is the memory enough?) while this was computed: "
                     f"{suspects}. What is done is kept."
@@ -89,24 +89,32 @@ def carry_out(function, tasks, pool, *, done, tick=lambda: None):
 
 def _work_behind(tasks):
     """Return {task: its weight and that of all tasks that wait for it, directly or not}."""
-    users = {}
+    users = defaultdict(set)
     for task in tasks:
         for name in task.needs:
-            users.setdefault(name, []).append(task)
+            users[name].add(task)
 
-    def waiting_for(task, seen):
-        for name in task.makes:
-            for user in users.get(name, ()):
-                if user not in seen:
-                    seen.add(user)
-                    waiting_for(user, seen)
-        return seen
+    @cache
+    def behind(task):
+        direct = set().union(*(users[name] for name in task.makes))
+        return direct.union(*map(behind, direct))
 
-    return {task: task.weight + sum(user.weight for user in waiting_for(task, set())) for task in tasks}
+    return {task: task.weight + sum(user.weight for user in behind(task)) for task in tasks}
+
+
+def local(jobs, environment=None):
+    """Return a pool of so many processes, in which `environment` is set; for one, this process does the work."""
+    return Processes(jobs, environment) if jobs > 1 else Here()
 
 
 class Here:
     """No worker: calls are made in this process, one by one. Also what all pools have in common."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failure, *_):
+        self.stop(now=failure is not None)
 
     def slots(self):
         """Return how many tasks may run at once."""
@@ -133,20 +141,11 @@ class Here:
 
 
 class Processes(Here):
-    """Worker processes, one task each at a time.
+    """Worker processes, one task each at a time. They end with this one, however it ends, and leave Ctrl-C to it."""
 
-    They end with this process, however it ends, and leave Ctrl-C to it. `environment` is set in them.
-    """
-
-    def __init__(self, count, environment=None):
+    def __init__(self, count, environment):
         self._count, self._environment = count, environment
         self._start()
-
-    def _start(self):
-        watched, self._held = multiprocessing.Pipe(duplex=False)  # nothing is sent: it closes when this process ends
-        self._executor = ProcessPoolExecutor(
-            self._count, initializer=_begin, initargs=(watched,), env=self._environment
-        )
 
     def slots(self):
         return self._count
@@ -159,6 +158,12 @@ class Processes(Here):
             future = Future()
             future.set_exception(error)
             return future
+
+    def _start(self):
+        watched, self._held = multiprocessing.Pipe(duplex=False)  # nothing is sent: it closes when this process ends
+        self._executor = ProcessPoolExecutor(
+            self._count, initializer=_begin, initargs=(watched,), env=self._environment
+        )
 
     def restart(self):
         self.stop(now=True)

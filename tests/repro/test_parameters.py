@@ -224,6 +224,7 @@ lesson: {seed: 0}
         ("profile: small", "profile: large", r"small.yml: profile must be 'small', like the file, got 'large'"),
         ("width: 4", "width: [4", r"small.yml, line \d+: "),
         (GOOD, "- 1", r"small.yml: must hold names and values, got list"),
+        ("width: 4", "width: 4\a", r"small.yml: unacceptable character"),
     ],
 )
 def test_a_faulty_profile_is_told_with_file_and_key(tmp_path, old, new, message):
