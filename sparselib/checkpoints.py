@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,15 @@ def load_model(
         with safe_open(path, framework="pt", device=str(device)) as file:
             header: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        spec: Any = header["spec"]
+        spec: dict[str, Any] = header["spec"]
         sizes: Any = header["sizes"]
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
-    if spec is None and into is None:
+    if into is None and spec is None:
         raise ValueError(f"{path} is not of models.build: give a network of its class, or what makes one, as `into`")
+    make: Any = partial(models.build, **spec) if into is None else into
     try:
-        made = models.build(**dict(spec)) if into is None else into
-        model = masks.bare(made if isinstance(made, nn.Module) else made()).to(device)
+        model = masks.bare(make if isinstance(make, nn.Module) else make()).to(device)
         _resize(model, sizes, state)
         for name, layer in masks.prunable(model).items():
             stem = name.removesuffix("weight")
