@@ -6,13 +6,11 @@ the figure and its words.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
@@ -35,7 +33,9 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "sparselib",  # the same figure, the same bytes
 }
-NAMES = {"arm": words.arm, "detector": words.detector}
+EVEN = ("sparsity", "size")  # are spaced evenly
+XLABELS = {"size": "weights left", "eps": "radius ε"}
+VERDICTS = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
 MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
 
 
@@ -55,139 +55,117 @@ def style():
         yield
 
 
-def started(table: pd.DataFrame, *, series: str = "arm", at: str = "dense") -> pd.DataFrame:
-    """Return the table where the lines of `at` begin the line of every other value of `series`, at each scale."""
-    start, others = table[table[series] == at], table[table[series] != at]
-    scales = others.groupby("scale", sort=False) if "scale" in table else [(None, others)]
-    begun = [
-        (start if scale is None else start[start["scale"] == scale]).assign(**{series: value})
-        for scale, own in scales
-        for value in own[series].unique()
-    ]
-    return pd.concat([others, *begun], ignore_index=True)
-
-
 def lines(
-    table: pd.DataFrame, *, x: str = "sparsity", series: str = "arm", panels: str = "measure", xlabel: str = "sparsity",
-    ylabel: str = "accuracy in %", chance: float | None = None, even: bool = True, cost: str | None = None,
-    names: Callable | None = None,
+    table: pd.DataFrame, *, x: str = "sparsity", series: str = "arm", panels: str = "measure",
+    xlabel: str | None = None, ylabel: str | None = None, chance: float | None = None,
 ) -> Drawing:  # fmt: skip
     """Return a line chart: the mean of `value` over seeds against `x`, with 95 % t intervals as bars.
 
     Args:
         table: long, with the columns `value`, those named by `x`, `series`, `panels`, and perhaps `scale`.
-        chance: a level drawn as a dotted line. even: space the values of x evenly; else to scale.
-        cost: a column whose means stand on a logarithmic axis in place of x, which then only tells points apart.
-        names: what the values of `series` are called; default: as `words` has it for arms and detectors.
+        x: "sparsity" and "size" are spaced evenly, others to scale; costs (`words.COSTS`) are means on a logarithmic
+            axis, a point for each sparsity.
+        chance: a level drawn as a dotted line. It and the labels have defaults by what the table holds.
     """
-    names = names or NAMES.get(series, str)
+    ylabel, chance = _valued(table, ylabel, chance)
+    xlabel = xlabel or (words.COSTS[x][1] if x in words.COSTS else XLABELS.get(x, x))
+    point = "sparsity" if x in words.COSTS else x
 
-    def draw(axis, part, kinds, looks):
-        order = sorted(part[x].unique())
-        for kind in kinds:
-            own = part[part[series] == kind].groupby(x)
-            if not own.ngroups:
-                continue
-            found = own["value"].agg(statistics.interval)
-            place = own[cost].mean() if cost else [order.index(v) if even else v for v in found.index]
-            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3, label=names(kind))
+    def draw(axis, part, looks):
+        order = sorted(part[point].unique())
+        for kind, own in part.groupby(series, sort=False):
+            groups = own.groupby(point)
+            found = groups["value"].agg(statistics.interval)
+            place = found.index.map(order.index) if x in EVEN else groups[x].mean()
+            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3)
         if chance is not None:
             axis.axhline(chance, color="#777777", linestyle=":", linewidth=1)
-        if cost:
+        if x in words.COSTS:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
-        elif even:
+        elif x in EVEN:
             axis.set_xticks(range(len(order)), [f"{v:g}" for v in order])
-        axis.set(xlabel=xlabel, ylabel=ylabel)
 
-    fig = _chart(table, panels, series, draw, size=(3.3, 2.3), sharey="row", sharex="col" if cost else False)
-    return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, x, series, panels, names)}.")
+    shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
+    fig = _chart(table, panels, series, draw, size=(3.3, 2.3), xlabel=xlabel, ylabel=ylabel, **shared)
+    return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}.")
 
 
 def dots(
-    table: pd.DataFrame, *, category: str, series: str | None = None, panels: str | None = None, xlabel: str,
-    chance: float | None = None, names: Callable | None = None,
+    table: pd.DataFrame, *, category: str, series: str | None = None, panels: str | None = None,
+    xlabel: str | None = None,
 ) -> Drawing:  # fmt: skip
     """Return a dot chart: means of `value` over seeds, one line for each category, with 95 % t intervals as bars.
 
-    Args: as `lines`; `series` gives colours and markers. `names`: what the categories are called.
+    Args: as `lines`; `series` gives colours and markers.
     """
-    names = names or NAMES.get(category, str)
+    xlabel, chance = _valued(table, xlabel, None)
     categories = list(dict.fromkeys(table[category]))
 
-    def draw(axis, part, kinds, looks):
-        for number, kind in enumerate(kinds):
-            own = part if kind is None else part[part[series] == kind]
-            found = own.groupby(category, sort=False)["value"].agg(statistics.interval)
-            mean, bars = _bars(found)
-            place = [categories.index(c) + 0.5 * ((number + 0.5) / len(kinds) - 0.5) for c in found.index]
-            axis.errorbar(mean, place, xerr=bars, **{**looks[kind], "linestyle": "none"}, label=kind)
-        axis.set_yticks(range(len(categories)), [names(c) for c in categories])
-        axis.set(ylim=(len(categories) - 0.5, -0.5), xlabel=xlabel)
+    def draw(axis, part, looks):
+        for number, (kind, look) in enumerate(looks.items()):
+            own = part if series is None else part[part[series] == kind]
+            mean, bars = _bars(own.groupby(category, sort=False)["value"].agg(statistics.interval))
+            place = [categories.index(c) + 0.5 * ((number + 0.5) / len(looks) - 0.5) for c in mean.index]
+            axis.errorbar(mean, place, xerr=bars, **{**look, "linestyle": "none"})
+        axis.set_yticks(range(len(categories)), [words.called(category, c) for c in categories])
+        axis.set(ylim=(len(categories) - 0.5, -0.5))
         axis.grid(axis="y", visible=False)
         if chance is not None:
             axis.axvline(chance, color="#777777", linestyle=":", linewidth=1)
 
     size = (3.0, 0.5 + 0.27 * len(categories))
-    fig = _chart(table, panels, series, draw, size=size, sharey=True, sharex=True)
-    kinds = ", " + " / ".join(map(str, dict.fromkeys(table[series]))) if series else ""
-    return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, names, series)}.")
+    fig = _chart(table, panels, series, draw, size=size, xlabel=xlabel, sharey=True, sharex=True)
+    kinds = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
+    return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, series)}.")
 
 
-def _chart(table, panels, series, draw, *, size, sharey, sharex):
+def _valued(table, label, chance):
+    """Return the label of the values, and the level of chance where all are AUROCs."""
+    metrics = " ".join(set(table["metric"]) if "metric" in table else ["accuracy"])
+    label = label or {"accuracy": "accuracy in %", "auroc": "AUROC in %"}.get(metrics, "%")
+    return label, 50 if chance is None and metrics == "auroc" else chance
+
+
+def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sharex):
     """Return a figure of panels: down by the column `panels`, across by `scale`; the panels of one scale flow.
 
-    `draw(axis, part, kinds, looks)` fills one; `kinds` are the values of `series` and `looks` how each is drawn.
+    `draw(axis, part, looks)` fills one; `looks` says how each value of `series` is drawn. One legend stands above all.
     """
     rows = list(dict.fromkeys(table[panels])) if panels else [None]
     scales = list(dict.fromkeys(table["scale"])) if "scale" in table else [None]
     across = len(scales) if len(scales) > 1 else 2 if len(rows) == 4 else min(3, len(rows))
     down = len(rows) if len(scales) > 1 else -(-len(rows) // across)
     kinds = list(dict.fromkeys(table[series])) if series else [None]
+    looks = {
+        kind: {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "color": colour,
+               "markersize": 5, "elinewidth": 1, "capsize": 2.5, "label": words.called(series or "", kind)}
+        for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+    }  # fmt: skip
     with style():
-        looks = {
-            kind: {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "color": colour,
-                   "markersize": 5, "elinewidth": 1, "capsize": 2.5}
-            for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-        }  # fmt: skip
-        width, height = max(4.6, size[0] * across), size[1] * down + 0.5
+        shape = (max(4.6, size[0] * across), size[1] * down + 0.5)
         fig, axes = plt.subplots(
-            down, across, figsize=(width, height), squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
+            down, across, figsize=shape, squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
         )
-        keys = [(row, scale) for row in rows for scale in scales]
+        keys, legend = [(row, scale) for row in rows for scale in scales], {}
         for axis in axes.flat[len(keys) :]:
             axis.axis("off")
         for (row, scale), axis in zip(keys, axes.flat, strict=False):
             part = table if row is None else table[table[panels] == row]
-            part = part if scale is None else part[part["scale"] == scale]
-            if not len(part):
-                axis.axis("off")
-                continue
-            draw(axis, part, kinds, looks)
-            axis.set_title(", ".join(str(v) for v, among in ((row, rows), (scale, scales)) if len(among) > 1))
-        _tidy(fig, axes)
+            draw(axis, part if scale is None else part[part["scale"] == scale], looks)
+            legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+            titles = (words.called(panels or "", row), rows), (scale, scales)
+            axis.set_title(", ".join(str(title) for title, among in titles if len(among) > 1))
+        for axis in axes[-1]:
+            axis.set_xlabel(xlabel)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(ylabel or "")
+        if len(legend) > 1:
+            columns = min(4, int(15 * shape[0]) // (7 + max(map(len, legend))) or 1)  # as many as fit side by side
+            fig.legend(legend.values(), legend.keys(), loc="outside upper center", ncol=columns, frameon=False)
     return fig
-
-
-def _tidy(fig, axes):
-    """Leave labels at the outer edges, keep percentages within their range, and put one legend above all panels."""
-    known = {}
-    for (row, column), axis in np.ndenumerate(axes):
-        if not axis.axison:
-            continue
-        known |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        if row + 1 < len(axes) and axes[row + 1, column].axison:
-            axis.set_xlabel("")
-        if column and axis.get_shared_y_axes().joined(axis, axes[row, column - 1]) and axes[row, column - 1].axison:
-            axis.set_ylabel("")
-            axis.tick_params(labelleft=False)
-    known = {label: handle for label, handle in known.items() if label != "None"}
-    if len(known) > 1:
-        longest = max(map(len, known))
-        columns = 1 if longest > 45 else 3 if longest > 18 else 4
-        fig.legend(known.values(), known.keys(), loc="outside upper center", ncol=columns, frameon=False)
 
 
 def _bars(found):
@@ -198,37 +176,29 @@ def _bars(found):
     return mean, [below, above]
 
 
-def shares(counts: pd.DataFrame) -> Drawing:
-    """Return stacked bars: one for each claim and scale, cut into supported, undecided, contradicted.
+def shares(findings: dict[str, list]) -> Drawing:
+    """Return stacked bars of {scale: findings}, one for each claim and scale, cut by verdict.
 
     All bars are equally long, for claims have few comparisons or hundreds; the numbers say how many.
-
-    Args: counts: DataFrame with the columns claim, scale, supported, undecided, contradicted.
     """
-    looks = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
+    lines = [(f"{f.claim}, {scale}", f.verdict) for scale, own in findings.items() for f in own]
+    table = pd.DataFrame(lines, columns=["claim", "verdict"])
+    counts = pd.crosstab(table["claim"], table["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
     with style():
         fig, axis = plt.subplots(figsize=(7, 0.9 + 0.42 * len(counts)))
-        names = [f"{c}, {s}" for c, s in zip(counts["claim"], counts["scale"], strict=True)]
-        total = counts[list(looks)].sum(axis=1)
-        left = 0 * total
-        for name, (colour, hatch) in looks.items():
-            share = 100 * counts[name] / total
-            bars = axis.barh(names, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
-            labels = [str(n) if n else "" for n in counts[name]]
-            axis.bar_label(
-                bars, labels, label_type="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
-            )
+        left = 0 * counts.iloc[:, 0]
+        for name, (colour, hatch) in VERDICTS.items():
+            share = 100 * counts[name] / counts.sum(axis=1)
+            bars = axis.barh(counts.index, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+            numbers, box = [n or "" for n in counts[name]], {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axis.bar_label(bars, numbers, label_type="center", bbox=box)
             left = left + share
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlim(0, 100)
-        axis.set_xlabel("% of the comparisons")
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(looks), frameon=False)
-    said = [
-        f"{line['claim']} on {line['scale']}: " + ", ".join(f"{line[name]} {name}" for name in looks)
-        for _, line in counts.iterrows()
-    ]
-    return Drawing(fig, "Stacked bars. " + "; ".join(said) + ".")
+        axis.set(xlim=(0, 100), xlabel="% of the comparisons")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(VERDICTS), frameon=False)
+    said = [f"{bar}: " + ", ".join(f"{n} {name}" for name, n in line.items()) for bar, line in counts.iterrows()]
+    return Drawing(fig, f"Stacked bars. {'; '.join(said)}.")
 
 
 def pictures(
@@ -245,7 +215,6 @@ def pictures(
         fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
         for axis in axes.flat:
             axis.axis("off")
-            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2), aspect="equal")
         for number, (label, images) in enumerate(groups.items()):
             axis, top = axes.flat[number // rows], 1.1 * (number % rows)
             axis.text(-0.15, top + 0.5, label, ha="right", va="center")
@@ -260,20 +229,17 @@ def pictures(
         return Drawing(fig, alt, picture=True)
 
 
-def told(table: pd.DataFrame, x: str | None, series, panels, names: Callable = str, inner: str | None = None) -> str:
+def told(table: pd.DataFrame, x: str | None, series: str, panels: str | None, inner: str | None = None) -> str:
     """Return a chart in words: for every panel, scale and series the means; over `x`, that at its two ends."""
     said = []
     groups = [c for c in ("scale", panels) if c and c in table]
     for key, part in table.groupby(groups, sort=False) if groups else [((), table)]:
         values = []
         for kind, own in part.groupby(series, sort=False):
-            means = own.groupby(inner or x, sort=bool(x))["value"].mean() if inner or x else own["value"].mean()
-            if inner:
-                numbers = " / ".join(f"{v:.0f}" for v in means)
-            elif x:
-                numbers = f"{means.iloc[0]:.0f} to {means.iloc[-1]:.0f}"
-            else:
-                numbers = f"{means:.0f}"
-            values.append(f"{names(kind)} {numbers}")
-        said.append(", ".join(map(str, key)) + (": " if key else "") + ", ".join(values))
+            means = own.groupby(inner or x or series, sort=bool(x))["value"].mean()
+            ends = means.iloc[[0, -1]] if x else means
+            numbers = (" to " if x else " / ").join(f"{v:.0f}" for v in ends)
+            values.append(f"{words.called(series, kind)} {numbers}")
+        where = ", ".join(map(words.called, groups, key))
+        said.append((f"{where}: " if where else "") + ", ".join(values))
     return "; ".join(said)
