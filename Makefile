@@ -46,4 +46,4 @@ clean:  ## remove what was built (the environment and the store of results stay)
 
 .venv/.test: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (a minute or two, once) …"
-	@$(INSTALL) -e ".[book,test]" && touch $@ .venv/.book
+	@$(INSTALL) -e ".[book,test,foreign]" && touch $@ .venv/.book

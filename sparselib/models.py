@@ -4,8 +4,9 @@ import copy
 import importlib.util
 import pickle
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,30 +169,44 @@ def _per_channel(name, value, channels):
     return [float(checks.number(name, v)) for v in values]
 
 
-def load(source: str, *, weights: str | Path | None = None, **options: Any) -> nn.Module:
+def load(source: str, *, weights: str | Path | None = None, seed: int = 0, **options: Any) -> nn.Module:
     """Return a network that somebody else wrote, in eval mode: what a factory in a module makes.
 
     Args:
         source: "path/to/module.py:factory" or "package.module:factory". The module is run, so it must be trusted.
         weights: file of its weights: .safetensors, or .pth and .pt as far as torch reads them without running code.
+        seed: of the initial weights; torch's global random state is left as found.
         options: handed to the factory.
     Raises: ValueError or TypeError naming the module, the factory, or the weights that do not fit.
     """
-    place, _, factory = source.rpartition(":") if isinstance(source, str) else ("", "", "")
-    if not place or not factory.isidentifier():
-        raise ValueError(f"source must be 'path/to/module.py:factory' or 'package.module:factory', got {source!r}")
+    make = factory(source)
     try:
-        make = getattr(_module(place), factory)
-        net = copy.deepcopy(make) if isinstance(make, nn.Module) else make(**options)
+        with seeds.isolated(seed, "weights"):
+            net = copy.deepcopy(make) if isinstance(make, nn.Module) else make(**options)
     except Exception as error:  # of other people's code
         raise ValueError(f"source {source!r} gives no network: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise TypeError(f"source {source!r} must give an nn.Module, got {type(net).__name__}")
     if weights is not None:
-        _fill(net, Path(weights).expanduser())
+        fill(net, weights)
     return net.eval()
 
 
+def factory(source: str) -> Callable[..., Any]:
+    """Return what `source` names: "path/to/module.py:factory" or "package.module:factory". Raises ValueError."""
+    place, _, name = source.rpartition(":") if isinstance(source, str) else ("", "", "")
+    if not place or not name.isidentifier():
+        raise ValueError(f"source must be 'path/to/module.py:factory' or 'package.module:factory', got {source!r}")
+    try:
+        made: Any = getattr(_module(place), name)
+    except Exception as error:  # of other people's code
+        raise ValueError(f"source {source!r} gives no network: {type(error).__name__}: {error}") from error
+    if not callable(made):
+        raise TypeError(f"source {source!r} must be callable, got {type(made).__name__}")
+    return made
+
+
+@cache
 def _module(place):
     if not place.endswith(".py"):
         return importlib.import_module(place)
@@ -210,8 +225,9 @@ def _module(place):
     return module
 
 
-def _fill(net, path):
-    """Give a network the weights of a file; refuse what does not fit, by the first name."""
+def fill(net: nn.Module, weights: str | Path) -> None:
+    """Give a network the weights of a file (see `load`); refuse what does not fit, by the first name."""
+    path = Path(weights).expanduser()
     if not path.is_file():
         raise ValueError(f"weights must be a file, got {str(path)!r}")
     try:

@@ -48,7 +48,7 @@ def _needed(requirements, seen):
 def test_constraints_pin_every_package_within_the_ranges():
     pins = _pins()
     extras = PROJECT["optional-dependencies"]
-    direct = [*PROJECT["dependencies"], *(r for name in ("book", "test") for r in extras[name])]
+    direct = [*PROJECT["dependencies"], *(r for name in ("book", "test", "foreign") for r in extras[name])]
     for (name, _), requirement in _needed(direct, {}).items():
         if name == "setuptools":  # any release does, and environments bring their own
             continue

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import yaml
-from pydantic import AfterValidator, Field, StrictInt, field_validator
+from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
 
 from sparselib import checks, data, models
 from sparselib.detection import detectors
 from sparselib.experiments import measurements
 from sparselib.experiments.measurements import Detection
-from sparselib.experiments.networks import Data, Pruned, Trained
+from sparselib.experiments.networks import Data, NetworkStep, Pruned, Trained
 from sparselib.pruning import criteria, schedules, subnetworks
 from sparselib.repro.parameters import Parameters
 from sparselib.robustness import shifts
@@ -124,7 +124,8 @@ class Page(Parameters):
     held_out: list[str] = Field(description="classes kept out of training, to be detected")
     train_limit: Limit = Field(description="use at most this many training samples; 0: all")
     test_limit: Limit = Field(description="use at most this many test samples; 0: all")
-    network: str = Field(description="architecture")
+    network: str = Field(description="architecture, or a network of yours: <path or module>:<factory>")
+    weights: str = Field(description="file of its weights, taken as they are; empty: it is trained")
     width: Limit = Field(description="channels of the first layer; 0: the network's own")
     epochs: Epochs = Field(description="training epochs of the dense network")
     batch_size: Count = Field(description="training batch size")
@@ -137,7 +138,19 @@ class Page(Parameters):
     @field_validator("network")
     @classmethod
     def _known_network(cls, name):
-        return checks.choice("network", name, models.NAMES)
+        return (
+            name if ":" in name else checks.choice("network", name, models.NAMES, also=", <path or module>:<factory>")
+        )
+
+    @model_validator(mode="after")
+    def _network_fits(self):
+        """Try a network that is not the library's on the data, at every width at which the page trains it."""
+        if ":" in self.network or self.weights:
+            for origin in {s.origin.width: s.origin for s in self.steps() if isinstance(s, NetworkStep)}.values():
+                net = origin.initial()
+                if self.weights:
+                    models.fill(net, self.weights)
+        return self
 
     def setting(self) -> str:
         return f"{self.dataset}, {self.network}"
@@ -152,7 +165,8 @@ class Page(Parameters):
     def trained(self, seed: int, **changed: Any) -> Trained:
         """Return the dense network of one seed, as the parameters say but for what is `changed` (see `Trained`)."""
         usual = {"width": self.width or None, "epochs": self.epochs, "batch_size": self.batch_size}
-        return Trained(data=self.data(), network=self.network, seed=seed, **{**usual, **changed})
+        given = {"network": self.network, "weights": self.weights or None}
+        return Trained(data=self.data(), seed=seed, **{**given, **usual, **changed})
 
     def pruned(self, dense: Trained, how: str, sparsity: float, *, epochs: int | None = None, **changed: Any) -> Any:
         """Return what a recipe makes of `dense`, trained on for `epochs` (default: finetune_epochs).
@@ -165,6 +179,11 @@ class Page(Parameters):
         return Pruned(dense=dense, **recipe(how)._asdict(), sparsity=sparsity, epochs=after, **changed)
 
 
+def _accuracy(p, role, net):
+    """What is measured of each network where a page does not say more: its accuracy."""
+    yield role, net
+
+
 class Figure(Page):
     """A figure: for each seed some networks, and what is measured of each. Subclasses give the two functions.
 
@@ -174,10 +193,7 @@ class Figure(Page):
     """
 
     networks: ClassVar[Callable]
-
-    def measured(self, role, net):
-        """Yield what is measured of each network: its accuracy, where a page does not say more."""
-        yield role, net
+    measured: ClassVar[Callable] = _accuracy
 
     def detection(self, net, text: str, anomaly: str) -> Detection:
         """Return the step that scores a network with a detector (as text) on a kind of anomaly."""

@@ -1,7 +1,10 @@
 """The steps that end in a network: trained, pruned, masked without training, shrunk, trained again from scratch."""
 
+import hashlib
+import inspect
 from functools import cache, lru_cache
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel
@@ -44,6 +47,15 @@ def fingerprint(chosen, split):
     return inliers(chosen, split).fingerprint
 
 
+@cache
+def foreign(network, weights):
+    """Return {what: sha256} of the files of a network that is not of `models.MODELS`."""
+    files = {"weights": weights} if weights else {}
+    if network not in models.MODELS:
+        files["network"] = inspect.getsourcefile(models.factory(network))
+    return {what: hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest() for what, file in files.items()}
+
+
 class NetworkStep(Step, frozen=True):
     """A step whose result is a network; its rows are the network's accuracy and what it cost to make."""
 
@@ -63,7 +75,11 @@ class NetworkStep(Step, frozen=True):
         raise NotImplementedError
 
     def fingerprints(self):
-        return {split: fingerprint(self.origin.data, split) for split in ("train", "test")}
+        found = {split: fingerprint(self.origin.data, split) for split in ("train", "test")}
+        return {**found, **foreign(self.origin.network, self.origin.weights)}
+
+    def blank(self):
+        return None if self.origin.network in models.MODELS else self.origin.initial
 
     def _rows(self, net):
         return [
@@ -73,10 +89,15 @@ class NetworkStep(Step, frozen=True):
 
 
 class Trained(NetworkStep, frozen=True):
-    """A dense network, trained from `seed`."""
+    """A dense network, trained from `seed`; or one that has its weights from a file and is taken as it is.
+
+    Where training differs from the usual (other labels, attacked or noisy inputs, no epochs), it begins anew all the
+    same: the file's weights are for the usual.
+    """
 
     data: Data
-    network: str
+    network: str  # of models.MODELS, or "path/to/module.py:factory", "package.module:factory"
+    weights: str | None = None
     width: int | None = None
     epochs: int
     batch_size: int = 64
@@ -92,7 +113,8 @@ class Trained(NetworkStep, frozen=True):
         return self
 
     def chosen(self):
-        return (models.MODELS[self.network][0], *([TRAINING["adversarial"]] if self.adversarial else []))
+        own = [models.MODELS[self.network][0]] if self.network in models.MODELS else []
+        return (*own, *([TRAINING["adversarial"]] if self.adversarial else []))
 
     def columns(self):
         return {
@@ -119,18 +141,26 @@ class Trained(NetworkStep, frozen=True):
         }  # fmt: skip
 
     def initial(self):
-        """Return the network before training."""
+        """Return the network before training. A factory gets those of the arguments of `models.build` that it names."""
         train = inliers(self.data, "train")
-        _, channels, size, _ = train.x.shape
-        net = models.build(
-            self.network, in_channels=channels, num_classes=len(train.classes), image_size=size, width=self.width,
-            mean=train.x.mean((0, 2, 3)).tolist(), std=train.x.std((0, 2, 3)).tolist(), seed=self.seed,
-        )  # fmt: skip
-        return net.to(project.device())
+        shape: dict[str, Any] = {
+            "in_channels": train.x.shape[1], "num_classes": len(train.classes), "image_size": train.x.shape[2],
+            "width": self.width, "mean": train.x.mean((0, 2, 3)).tolist(), "std": train.x.std((0, 2, 3)).tolist(),
+        }  # fmt: skip
+        if self.network in models.MODELS:
+            return models.build(self.network, **shape, seed=self.seed).to(project.device())
+        named = inspect.signature(models.factory(self.network)).parameters
+        if self.width and "width" not in named:
+            raise ValueError(f"width must be 0 for {self.network!r}, whose factory takes none, got {self.width}")
+        net = models.load(self.network, seed=self.seed, **{key: shape[key] for key in shape if key in named})
+        return models.answers(net, train.x.shape[1:], len(train.classes)).to(project.device())
 
     def compute(self, load):
         net = self.initial()
-        training.fit(net, self.samples(), epochs=self.epochs, lr=self.lr, seed=self.seed, **self.options())
+        if self.weights and self.epochs and not (self.label_noise or self.adversarial or self.noise):
+            models.fill(net, self.weights)
+        else:
+            training.fit(net, self.samples(), epochs=self.epochs, lr=self.lr, seed=self.seed, **self.options())
         return self._rows(net), net
 
 

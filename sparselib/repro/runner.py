@@ -171,7 +171,7 @@ def _make(step, store):
     """Compute the step, save it, and return the seconds it took."""
     started = time.perf_counter()
     try:
-        rows, net = step.compute(lambda needed: deepcopy(_network(store.folder, needed.what, needed.key)))
+        rows, net = step.compute(lambda needed: deepcopy(_network(store.folder, needed)))
     except Exception as error:
         raise StepError(f"{step}: {type(error).__name__}: {error}") from error
     if lost := [row["metric"] for row in rows if row["value"] != row["value"]]:
@@ -189,8 +189,8 @@ def save(step: Step, store: Store, rows: list[dict], network: Any = None, **orig
 
 
 @lru_cache(maxsize=2)
-def _network(folder, what, key):
-    return Store(folder).model(what, key, device=project.device())
+def _network(folder, step):
+    return Store(folder).model(step.what, step.key, device=project.device(), into=step.blank())
 
 
 def _wait_until_visible(steps, store, patience=60):

@@ -29,6 +29,10 @@ class Step(BaseModel, extra="forbid", frozen=True):
         """Return the steps whose networks this one reads."""
         return ()
 
+    def blank(self) -> Callable[[], Any] | None:
+        """Return what makes a network to load the saved one into, where the file does not say how."""
+        return None
+
     def fingerprints(self) -> dict[str, str]:
         """Return {what: sha256} of the data used."""
         return {}

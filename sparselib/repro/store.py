@@ -101,9 +101,9 @@ class Store:
             record = {**record, "weights": weights}
             _write(self._path(what, key, ".json"), {"checksum": _checksum(record), "record": record})
 
-    def model(self, what, key, *, device="cpu"):
-        """Return the network saved under (what, key), in eval mode."""
-        return checkpoints.load_model(self._path(what, key, ".safetensors"), device=device)
+    def model(self, what, key, *, device="cpu", into=None):
+        """Return the network saved under (what, key), in eval mode; `into` as in `checkpoints.load_model`."""
+        return checkpoints.load_model(self._path(what, key, ".safetensors"), device=device, into=into)
 
     def relatives(self, what):
         """Return the readable records with the same parameters, newest first."""
