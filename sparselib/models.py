@@ -177,6 +177,8 @@ def load(source: str, *, weights: str | Path | None = None, **options: Any) -> n
         options: handed to the factory.
     Raises: ValueError or TypeError naming the module, the factory, or the weights that do not fit.
     """
+    if not isinstance(weights, (str, Path, type(None))):
+        raise TypeError(f"weights must be the path of a file, got {weights!r}")
     place, _, factory = source.rpartition(":") if isinstance(source, str) else ("", "", "")
     if not place or not factory.isidentifier():
         raise ValueError(f"source must be 'path/to/module.py:factory' or 'package.module:factory', got {source!r}")
@@ -243,8 +245,13 @@ def _fill(net, path):
     net.load_state_dict(state)
 
 
+@checks.typed
 def answers(model: nn.Module, shape: Sequence[int], classes: int) -> nn.Module:
     """Return the model if it maps images of shape (C, H, W) to logits of so many classes; else raise ValueError."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {shape!r}")
+    for length in shape:
+        checks.integer("shape", length, low=1)
     like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
     x = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:
