@@ -144,13 +144,11 @@ def _from_torchvision(name, split, root, download):
             raise ValueError("their checksum is wrong")
         return samples
     except Exception as error:  # of many kinds: torchvision asserts, parses and unpickles what it finds
-        if download:
-            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(
             f"dataset {name!r}: its files are missing or damaged ({reason}); looked in {root.resolve()}."
-            f' To get it: python -c "from sparselib import data; data.load({name!r}, root={str(root)!r}, '
-            'download=True)". To look elsewhere: set root or SPARSELIB_DATA.'
+            ' To get it, remove what is damaged and run: python -c "from sparselib import data; '
+            f'data.load({name!r}, root={str(root)!r}, download=True)". To look elsewhere: set root or SPARSELIB_DATA.'
         ) from error
 
 

@@ -143,11 +143,12 @@ def build(
     Raises: ValueError for unknown names and sizes out of range.
     """
     checks.choice("model", name, NAMES)
-    checks.integer("in_channels", in_channels, low=1)
-    checks.integer("num_classes", num_classes, low=2)
-    checks.integer("image_size", image_size, low=4)
+    in_channels = int(checks.integer("in_channels", in_channels, low=1))  # plain, for the spec
+    num_classes = int(checks.integer("num_classes", num_classes, low=2))
+    image_size = int(checks.integer("image_size", image_size, low=4))
+    seed = int(checks.integer("seed", seed))
     layers, default_width = MODELS[name]
-    width = default_width if width is None else checks.integer("width", width, low=1)
+    width = default_width if width is None else int(checks.integer("width", width, low=1))
     means = _per_channel("mean", 0.0 if mean is None else mean, in_channels)
     stds = _per_channel("std", 1.0 if std is None else std, in_channels)
     if min(stds) <= 0:
