@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from sparselib import checks, folders, seeds
+from sparselib.registry import Registry
 from sparselib.vision import torchvision
 
 TORCHVISION = {
@@ -143,13 +144,11 @@ def _from_torchvision(name, split, root, download):
             raise ValueError("their checksum is wrong")
         return samples
     except Exception as error:  # of many kinds: torchvision asserts, parses and unpickles what it finds
-        if download:
-            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(
             f"dataset {name!r}: its files are missing or damaged ({reason}); looked in {root.resolve()}."
-            f' To get it: python -c "from sparselib import data; data.load({name!r}, root={str(root)!r}, '
-            'download=True)". To look elsewhere: set root or SPARSELIB_DATA.'
+            ' To get it, remove what is damaged and run: python -c "from sparselib import data; '
+            f'data.load({name!r}, root={str(root)!r}, download=True)". To look elsewhere: set root or SPARSELIB_DATA.'
         ) from error
 
 
@@ -243,11 +242,12 @@ def _drawn(like, n, rng):
     return like.x[torch.cat([torch.randperm(len(like), generator=rng) for _ in range(rounds)])[:n]]
 
 
-SYNTHETIC = {
+SYNTHETIC = Registry("sparselib.outliers", {
     "textures": _textures, "uniform": _uniform, "gaussian": _gaussian, "permuted": _permuted, "inverted": _inverted,
     "mixed": _mixed,
-}  # fmt: skip
-OUTLIERS = (*SYNTHETIC, "heldout")
+})  # fmt: skip
+OUTLIERS = (*SYNTHETIC.own, "heldout")
+register_outliers = SYNTHETIC.register
 
 
 @checks.typed
@@ -258,8 +258,9 @@ def outliers(
     """Return Samples that do not belong to the data set of `like`, in the shape of like.x, with y = -1.
 
     Args:
-        name: "textures", "uniform", "gaussian", "permuted", "inverted", "mixed"; "heldout": the classes of the data
-            set that `like` leaves out (see `Samples.only`); or any data set of `load`, resized and recoloured.
+        name: "textures", "uniform", "gaussian", "permuted", "inverted", "mixed", or one added by `register_outliers`;
+            "heldout": the classes of the data set that `like` leaves out (see `Samples.only`); or any data set of
+            `load`, resized and recoloured.
         like: the in-distribution Samples. n: how many; default len(like), or as many as the data set has.
         split: of which split heldout, textures and data sets are taken; train and test never share an image.
     Raises: ValueError for unknown names, an empty `like`, or the data set of `like` itself.
@@ -270,9 +271,12 @@ def outliers(
     n = len(like) if n is None else checks.integer("n", n, low=0)
     if name in SYNTHETIC:
         x = SYNTHETIC[name](like, n, seed, split)
+        if not isinstance(x, torch.Tensor) or x.shape[1:] != like.x.shape[1:] or len(x) > n:
+            got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            raise ValueError(f"outliers {name!r} must be {n} images of shape {tuple(like.x.shape[1:])}, got {got}")
     else:
         if not _is_folder(name):
-            checks.choice("outliers", name, (*OUTLIERS, *NAMES), also=", folder:<path>")
+            checks.choice("outliers", name, (*SYNTHETIC, "heldout", *NAMES), also=", folder:<path>")
         if name == like.name:
             raise ValueError(f"outliers must come from another data set than like, got {name!r} for both")
         source = load(like.name if name == "heldout" else name, split, root=root, download=download)

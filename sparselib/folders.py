@@ -6,8 +6,8 @@ transparent on white, 16 bits scaled to 8. Hidden files and folders, such as .ip
 """
 
 import os
-import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -70,16 +70,16 @@ def _classes(root):
     return classes
 
 
+@contextmanager
 def _opened(file):
-    """Return the opened image. Only regular files are: a pipe would never end."""
+    """Open an image. Only regular files are: a pipe would never end."""
     if not os.path.isfile(file):
         raise ValueError("it is not a regular file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file)
-    if image.width * image.height > LARGEST:
-        raise ValueError(f"it has {image.width} × {image.height} pixels, more than {LARGEST}")
-    return image
+    # Not by its path: Pillow would map a plain TIFF into memory, and garble it where it is to be turned.
+    with open(file, "rb") as stream, Image.open(stream) as image:
+        if image.width * image.height > LARGEST:
+            raise ValueError(f"it has {image.width} × {image.height} pixels, more than {LARGEST}")
+        yield image
 
 
 def _naming(function):
@@ -97,7 +97,8 @@ def _naming(function):
 @_naming
 def _header(file):
     with _opened(file) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter: height and width change places
+        # By a quarter: height and width change places. TIFF files are turned by their decoder, size included.
+        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
         size = (image.width, image.height) if turned else (image.height, image.width)
         return size, image.mode in GREY or image.mode.startswith("I;16")
 

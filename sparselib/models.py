@@ -144,11 +144,12 @@ def build(
     Raises: ValueError for unknown names and sizes out of range.
     """
     checks.choice("model", name, NAMES)
-    checks.integer("in_channels", in_channels, low=1)
-    checks.integer("num_classes", num_classes, low=2)
-    checks.integer("image_size", image_size, low=4)
+    in_channels = int(checks.integer("in_channels", in_channels, low=1))  # plain, for the spec
+    num_classes = int(checks.integer("num_classes", num_classes, low=2))
+    image_size = int(checks.integer("image_size", image_size, low=4))
+    seed = int(checks.integer("seed", seed))
     layers, default_width = MODELS[name]
-    width = default_width if width is None else checks.integer("width", width, low=1)
+    width = default_width if width is None else int(checks.integer("width", width, low=1))
     means = _per_channel("mean", 0.0 if mean is None else mean, in_channels)
     stds = _per_channel("std", 1.0 if std is None else std, in_channels)
     if min(stds) <= 0:
@@ -169,6 +170,7 @@ def _per_channel(name, value, channels):
     return [float(checks.number(name, v)) for v in values]
 
 
+@checks.typed
 def load(source: str, *, weights: str | Path | None = None, seed: int = 0, **options: Any) -> nn.Module:
     """Return a network that somebody else wrote, in eval mode: what a factory in a module makes.
 
@@ -225,6 +227,7 @@ def _module(place):
     return module
 
 
+@checks.typed
 def fill(net: nn.Module, weights: str | Path) -> None:
     """Give a network the weights of a file (see `load`); refuse what does not fit, by the first name."""
     path = Path(weights).expanduser()
@@ -259,8 +262,13 @@ def fill(net: nn.Module, weights: str | Path) -> None:
     net.load_state_dict(state)
 
 
+@checks.typed
 def answers(model: nn.Module, shape: Sequence[int], classes: int) -> nn.Module:
     """Return the model if it maps images of shape (C, H, W) to logits of so many classes; else raise ValueError."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {shape!r}")
+    for length in shape:
+        checks.integer("shape", length, low=1)
     like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
     x = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:

@@ -141,6 +141,16 @@ def test_bad_arguments_are_named(tmp_path, test):
         data.load(f"folder:{tmp_path}")
 
 
+def test_damaged_files_are_told_also_when_they_might_be_downloaded(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{stem}-ubyte").write_text("version https://git-lfs.github.com/spec/v1")
+    for download in (False, True):  # torchvision takes what is there
+        with pytest.raises(FileNotFoundError, match="files are missing or damaged.*remove what is damaged"):
+            data.load("mnist", root=tmp_path, download=download)
+
+
 @pytest.mark.network
 def test_download(tmp_path):
     assert len(data.load("mnist", "test", root=tmp_path, download=True)) == 10_000

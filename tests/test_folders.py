@@ -156,13 +156,16 @@ def test_values_beyond_the_range_are_refused_rather_than_cut(tree):
         load(tree)
 
 
-def test_images_are_turned_as_their_camera_says(tree):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_are_turned_as_their_camera_says(tree, suffix):
     turned = Image.Exif()
     turned[0x0112] = 6  # a quarter
     for place in tree.glob("*/*/*.png"):
         place.unlink()
         Image.fromarray(np.vstack([SHADES, SHADES])).save(place.with_suffix(".png"))
-    Image.fromarray(np.hstack([SHADES, SHADES])).save(tree / "train" / "a" / "0.png", exif=turned)
+    Image.fromarray(np.hstack([SHADES, SHADES])).save(tree / "train" / "a" / f"0.{suffix}", exif=turned)
+    if suffix != "png":
+        (tree / "train" / "a" / "0.png").unlink()
     x = load(tree).x
     assert x.shape == (4, 1, 16, 8)
     assert torch.equal(x[0, 0], torch.from_numpy(np.rot90(np.hstack([SHADES, SHADES]), -1).copy()).float() / 255)

@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -44,6 +47,16 @@ def test_seed_decides_the_weights_and_global_state_stays():
     assert torch.equal(a[1].weight, b[1].weight) and not torch.equal(a[1].weight, c[1].weight)
     rebuilt = models.build(**c.spec)
     assert torch.equal(rebuilt[1].weight, c[1].weight)
+
+
+def test_spec_is_plain_whatever_the_numbers_come_from():
+    odd = models.build(
+        "convnet", in_channels=np.int64(1), num_classes=torch.tensor(3), image_size=np.int32(8), width=np.int64(2),
+        seed=np.int64(1), mean=np.float32(0.5),
+    )  # fmt: skip
+    plain = models.build("convnet", in_channels=1, num_classes=3, image_size=8, width=2, seed=1, mean=0.5)
+    assert json.dumps(odd.spec) == json.dumps(plain.spec)
+    assert torch.equal(odd[1].weight, plain[1].weight)
 
 
 def test_evaluating_restores_every_mode():

@@ -1,6 +1,7 @@
 """Anomaly detectors by name, all with one interface: `build(name).fit(model, train).score(x)`, higher = more anomalous.
 
-SensNorm and its kin are in `sensnorm`, what they are compared with in `baselines`.
+SensNorm and its kin are in `sensnorm`, what they are compared with in `baselines`. Others go in by
+`@detectors.register("name")` over a subclass of `scoring.Detector`, see `registry`.
 """
 
 from typing import Any
@@ -9,14 +10,16 @@ from sparselib import checks
 from sparselib.detection import baselines
 from sparselib.detection.scoring import Detector
 from sparselib.detection.sensnorm import HEADLINE, GradNorm, SensitivityProfile, SensNorm
+from sparselib.registry import Registry
 
-DETECTORS: dict[str, type[Detector]] = {
+DETECTORS: Registry[type[Detector]] = Registry("sparselib.detectors", {
     "msp": baselines.MSP, "maxlogit": baselines.MaxLogit, "entropy": baselines.Entropy, "energy": baselines.Energy,
     "odin": baselines.ODIN, "mahalanobis": baselines.Mahalanobis, "relative_mahalanobis": baselines.RelativeMahalanobis,
     "knn": baselines.KNN, "vim": baselines.ViM, "react": baselines.ReAct, "dice": baselines.DICE, "ash": baselines.ASH,
     "gradnorm": GradNorm, "sensnorm": SensNorm, "profile": SensitivityProfile,
-}  # fmt: skip
-NAMES = tuple(DETECTORS)
+})  # fmt: skip
+NAMES = DETECTORS.own
+register = DETECTORS.register
 
 
 def build(name: str, **options: Any) -> Detector:
@@ -24,5 +27,5 @@ def build(name: str, **options: Any) -> Detector:
 
     Raises: ValueError for unknown names (with the close matches) and option values, TypeError for unknown options.
     """
-    checks.choice("detector", name, NAMES)
+    checks.choice("detector", name, DETECTORS)
     return DETECTORS[name](**{**HEADLINE, **options} if name == "sensnorm" else options)

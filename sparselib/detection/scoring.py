@@ -110,8 +110,14 @@ def _close(a, b):
 
 
 def _inputs(model, layer, x, batch_size):
-    """Return what goes into one layer of the model for all of x; an empty tensor for a layer that is not used."""
-    caught = []
-    with layer.register_forward_hook(lambda _, inputs, out: caught.append(inputs[0].detach())):
+    """Return what goes into one layer of the model for all of x; an empty tensor for a layer that is not used.
+
+    Of a layer that a network passes more than once, the last time counts.
+    """
+    last, caught = {}, []
+    with (
+        layer.register_forward_pre_hook(lambda _, inputs: last.update(input=inputs[0].detach())),
+        model.register_forward_hook(lambda *_: caught.append(last.pop("input", x.new_empty(0)))),
+    ):
         training.logits(model, x, batch_size=batch_size)
-    return torch.cat(caught) if caught else x.new_empty(0)
+    return torch.cat(caught)

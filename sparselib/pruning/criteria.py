@@ -18,6 +18,7 @@ from torch import nn
 from sparselib import checks, seeds
 from sparselib.models import Normalize, batch_norms, evaluating, input_shape, requiring_gradients
 from sparselib.pruning import masks
+from sparselib.registry import Registry
 
 GRASP_TEMPERATURE = 200  # on the logits, as in the GraSP paper
 
@@ -45,7 +46,7 @@ def saliency(
     Raises: ValueError for an unknown criterion, missing or empty data, a class without inputs ("grasp"), or scores
     that are not finite (the layer is named).
     """
-    checks.choice("criterion", criterion, NAMES)
+    checks.choice("criterion", criterion, CRITERIA)
     checks.integer("batch_size", batch_size, low=1)
     problem = Problem(model, masks.prunable(model), criterion, x, y, seed, batch_size)
     with evaluating(model), requiring_gradients(problem.originals, True):
@@ -205,5 +206,8 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
     return _units(scores) if structured else scores
 
 
-CRITERIA = {"random": random, "magnitude": magnitude, "snip": snip, "grasp": grasp, "synflow": synflow, "crop": crop}
-NAMES = tuple(CRITERIA)
+CRITERIA = Registry("sparselib.criteria", {
+    "random": random, "magnitude": magnitude, "snip": snip, "grasp": grasp, "synflow": synflow, "crop": crop,
+})  # fmt: skip
+NAMES = CRITERIA.own
+register = CRITERIA.register

@@ -23,6 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from sparselib import checks, seeds
+from sparselib.registry import Registry
 
 VALUES_AT_ONCE = 2**22  # bounds the memory that corrupt takes beside x and its result; changes no result
 
@@ -33,14 +34,14 @@ def corrupt(x: torch.Tensor, kind: str, severity: int, *, seed: int = 0) -> torc
 
     Args:
         x: (N, C, H, W) floating, in [0, 1]; C is 1 (grey) or 3 (RGB), H and W at least 8.
-        kind: one of KINDS. severity: int 1..5; the mean L2 distance to x grows with it.
+        kind: one of KINDS, or added by `register`. severity: int 1..5; the mean L2 distance to x grows with it.
         seed: int, at least 0. An image's draw is the same at all five severities, only its strength changes.
     Returns: (N, C, H, W) in [0, 1], of the dtype and on the device of x, without gradient. Image i depends on x[i],
         kind, severity, seed and i alone, to the bit, since all is computed in float64 on the CPU. Another machine or
         version of a library may round differently.
     Raises: ValueError/TypeError for bad arguments, NaN and infinity included. Source: as above.
     """
-    checks.choice("kind", kind, KINDS)
+    checks.choice("kind", kind, SHIFTS)
     checks.integer("severity", severity, 1, 5)
     checks.integer("seed", seed, low=0)
     checks.images(x, unit_range=True)
@@ -247,10 +248,11 @@ def _moved(x, matrices, shifts=None):
     return moved
 
 
-SHIFTS = {
+SHIFTS = Registry("sparselib.shifts", {
     "gaussian_noise": _gaussian_noise, "shot_noise": _shot_noise, "impulse_noise": _impulse_noise,
     "defocus_blur": _defocus_blur, "motion_blur": _motion_blur, "zoom_blur": _zoom_blur, "fog": _fog,
     "brightness": _brightness, "contrast": _contrast, "pixelate": _pixelate, "jpeg": _jpeg,
     "rotate": _rotate, "translate": _translate, "stripe": _stripe,
-}  # fmt: skip
-KINDS = tuple(SHIFTS)
+})  # fmt: skip
+KINDS = SHIFTS.own
+register = SHIFTS.register

@@ -158,6 +158,24 @@ def test_a_score_of_the_last_layer_needs_a_network_that_ends_in_it(trained, trai
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_features_are_those_of_the_last_time_that_a_network_passes_a_layer(train, test):
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.again = torch.nn.Linear(64, 10), torch.nn.Linear(10, 10)
+
+        def hidden(self, x):
+            return self.again(self.first(x.flatten(1)).relu()).relu()
+
+        def forward(self, x):
+            return self.again(self.hidden(x))
+
+    net = Twice()
+    torch.testing.assert_close(scoring.features(net, test.x, batch_size=100), net.hidden(test.x).detach())
+    for name in detectors.NAMES:
+        assert detectors.build(name).fit(net, train).score(test.x[:9]).shape == (9,), name
+
+
 def test_ash_reads_the_maps_that_the_features_are_the_mean_of(trained, test):
     x = test.x[:5]
     found = scoring.maps(trained, x)
