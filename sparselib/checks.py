@@ -91,7 +91,7 @@ def typed(function: F) -> F:
 
 def _fits(name, value, kind):
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if not all(isinstance(option, type) for option in options):
+    if not all(isinstance(option, type) and option is not Any for option in options):
         return  # a Callable, a Sequence of something
     plain = _scalar(value)
     if plain is None and types.NoneType in options:

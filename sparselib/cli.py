@@ -194,11 +194,11 @@ def list_(
         "figures": [f"{page.number}  {n}  {page.claim}  {about[n]}" for n, page in experiments.FIGURES.items()],
         "lessons": [f"{n}  {about[n]}" for n in experiments.LESSONS],
         "profiles": [f"{n}: {p['dataset']}, {p['network']}, {p['seeds']} seeds" for n, p in profiles],
-        "criteria": criteria.NAMES,
+        "criteria": criteria.CRITERIA,
         "attacks": attacks.NAMES,
-        "shifts": shifts.KINDS,
-        "detectors": detectors.NAMES,
-        "datasets": (*data.NAMES, "folder:<path>", *(f"{n} (outliers only)" for n in data.OUTLIERS)),
+        "shifts": shifts.SHIFTS,
+        "detectors": detectors.DETECTORS,
+        "datasets": (*data.NAMES, "folder:<path>", *(f"{n} (outliers only)" for n in (*data.SYNTHETIC, "heldout"))),
     }
     if what not in known:
         raise typed.ParameterError(f"cannot list {what!r} (allowed: {', '.join(known)})")

@@ -31,7 +31,7 @@ def recipe(text: str) -> Recipe:
     """Read "<criterion> <when>" or "<criterion> <when> units". Raises ValueError for anything else."""
     found = re.fullmatch(r"(\S+)(?: (\S+))?(?: (.+))?", text)
     criterion, when, units = found.groups("") if found else (text, "", "")
-    checks.choice("criterion", criterion, criteria.NAMES)
+    checks.choice("criterion", criterion, criteria.CRITERIA)
     checks.choice("when", when, schedules.WHEN)
     if units not in ("", "units"):
         raise ValueError(f"recipe must be '<criterion> <when>' or '<criterion> <when> units', got {text!r}")
@@ -44,7 +44,7 @@ def detector(text: str) -> tuple[str, tuple[tuple[str, Any], ...]]:
     Raises ValueError for detectors, options and values that do not exist.
     """
     name, settings = re.findall(r"(?s)^(\S*)\s*(.*)$", text)[0]
-    checks.choice("detector", name, detectors.NAMES)
+    checks.choice("detector", name, detectors.DETECTORS)
     if not re.fullmatch(r"([^\s:]+:\S+\s*)*", settings):
         raise ValueError(f"detector must be '<name> <option>:<value> …', got {text!r}")
     options = tuple((key, _value(value)) for key, value in re.findall(r"([^\s:]+):(\S+)", settings))
@@ -94,14 +94,14 @@ SomeSparsities = Annotated[Sparsities, AfterValidator(_some_positive)]
 Radii = Annotated[list[Positive], SEVERAL, DISTINCT]
 OneRecipe = Annotated[str, AfterValidator(partial(_readable, recipe))]
 Recipes = Annotated[list[OneRecipe], SEVERAL, DISTINCT]
-Shift = Annotated[str, AfterValidator(partial(_known, "shift", shifts.KINDS))]
+Shift = Annotated[str, AfterValidator(partial(_known, "shift", shifts.SHIFTS))]
 Shifts = Annotated[list[Shift], SEVERAL, DISTINCT, Field(description="distribution shifts")]
 Detector = Annotated[str, AfterValidator(partial(_readable, detector))]
 Detectors = Annotated[list[Detector], SEVERAL, DISTINCT]
 Anomaly = Annotated[str, AfterValidator(partial(_readable, measurements.family))]
 Anomalies = Annotated[list[Anomaly], SEVERAL, DISTINCT]
-Synthetic = Annotated[str, AfterValidator(partial(_known, "outliers", tuple(data.SYNTHETIC)))]
-Criterion = Annotated[str, AfterValidator(partial(_known, "criterion", criteria.NAMES))]
+Synthetic = Annotated[str, AfterValidator(partial(_known, "outliers", data.SYNTHETIC))]
+Criterion = Annotated[str, AfterValidator(partial(_known, "criterion", criteria.CRITERIA))]
 Objective = Annotated[str, AfterValidator(partial(_known, "objective", subnetworks.OBJECTIVES))]
 Objectives = Annotated[list[Objective], SEVERAL, DISTINCT]
 Seeds = Annotated[StrictInt, Field(ge=1, le=100, description="number of seeds: 0, 1, …")]
@@ -124,7 +124,7 @@ class Page(Parameters):
     held_out: list[str] = Field(description="classes kept out of training, to be detected")
     train_limit: Limit = Field(description="use at most this many training samples; 0: all")
     test_limit: Limit = Field(description="use at most this many test samples; 0: all")
-    network: str = Field(description="architecture, or a network of yours: <path or module>:<factory>")
+    network: str = Field(description="architecture, or yours: <path or module>:<factory>")
     weights: str = Field(description="file of its weights, taken as they are; empty: it is trained")
     width: Limit = Field(description="channels of the first layer; 0: the network's own")
     epochs: Epochs = Field(description="training epochs of the dense network")

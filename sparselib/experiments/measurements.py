@@ -286,14 +286,16 @@ def family(anomaly: str) -> str:
         except ValueError as error:
             raise ValueError(f"anomaly {anomaly!r}: {error}") from None
         return "attacks"
-    if rest and head in shifts.KINDS:
+    if rest and head in shifts.SHIFTS:
         if rest not in tuple("12345"):
             raise ValueError(f"anomaly {anomaly!r}: severity must be in 1..5, got {rest!r}")
         return "shifts"
     if rest and head == "folder":
         return "outliers"
-    checks.choice("anomaly", anomaly, (*data.OUTLIERS, *data.NAMES, *shifts.KINDS, "pgd"), also=", folder:<path>")
-    if anomaly in shifts.KINDS or anomaly == "pgd":
+    checks.choice(
+        "anomaly", anomaly, (*data.SYNTHETIC, "heldout", *data.NAMES, *shifts.SHIFTS, "pgd"), also=", folder:<path>"
+    )
+    if anomaly in shifts.SHIFTS or anomaly == "pgd":
         raise ValueError(f"anomaly {anomaly!r} needs a strength: {'pgd:0.1' if anomaly == 'pgd' else anomaly + ':3'}")
     return "outliers"
 

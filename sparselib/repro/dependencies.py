@@ -13,6 +13,7 @@ comes out; of it, a notebook depends on its page alone.
 
 import ast
 import hashlib
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -190,9 +191,15 @@ def _follow(dotted, symbol):
 def of_objects(*things: type, tables: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return {"module.symbol": digest} of the code that classes and functions of the package depend on.
 
-    `tables` ("module.NAME") are not followed.
+    `tables` ("module.NAME") are not followed. Of what others have registered, its whole module counts.
     """
-    return dict(_of_symbols(frozenset((thing.__module__, thing.__name__) for thing in things), tables))
+    own = {thing for thing in things if thing.__module__.split(".")[0] == NAME}
+    found = dict(_of_symbols(frozenset((thing.__module__, thing.__name__) for thing in own), tables))
+    for thing in set(things) - own:
+        file = inspect.getsourcefile(thing)
+        text = Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(thing).encode()
+        found[f"{thing.__module__}.{thing.__qualname__}"] = hashlib.sha256(text).hexdigest()
+    return found
 
 
 @cache

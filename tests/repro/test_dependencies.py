@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 
 from sparselib.experiments import networks
@@ -89,3 +91,14 @@ def test_what_rows_are_labelled_with_does_not_count(package):
     before = package(a=step, b=B)
     assert dependencies.changes(before, package(a=step.replace("return b.LIMIT", "return {}"), b=B)) == []
     assert dependencies.changes(before, package(a=step.replace("return 1", "return 2"), b=B)) == ["toy.a.top"]
+
+
+def test_the_code_of_what_others_registered_counts(tmp_path, monkeypatch):
+    module = tmp_path / "theirs.py"
+    module.write_text("def load(x):\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = importlib.import_module("theirs")
+    before = dependencies.of_objects(theirs.load)
+    assert list(before) == ["theirs.load"]  # not the library's own `load`
+    module.write_text("def load(x):\n    return 2 * x\n")
+    assert dependencies.of_objects(theirs.load) != before
