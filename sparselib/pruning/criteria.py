@@ -47,7 +47,7 @@ def saliency(
     """
     checks.choice("criterion", criterion, NAMES)
     checks.integer("batch_size", batch_size, low=1)
-    problem = Problem(model, masks.prunable(model), criterion, x, y, seed, batch_size)
+    problem = Problem(model, masks.distinct(model), criterion, x, y, seed, batch_size)
     with evaluating(model), requiring_gradients(problem.originals, True):
         scores = CRITERIA[criterion](problem, structured)
     for name, score in scores.items():
@@ -198,7 +198,7 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
         for layer in batch_norms(linear):
             if layer.running_mean is not None:
                 layer.running_mean.zero_()
-    copied = Problem(linear, masks.prunable(linear))
+    copied = Problem(linear, masks.distinct(linear))
     ones = torch.ones(1, *shape, dtype=torch.float64, device=copied.originals[0].device)
     with torch.enable_grad():
         scores = _absolute(copied.times_weight(copied.derivatives(linear(ones).sum())))
