@@ -124,11 +124,10 @@ def _passes(model, found, example):
     example = torch.rand(2, *example.shape[1:], generator=rng).to(example)
     tried = [(group, torch.randperm(group.size, generator=rng)[: group.size // 2].tolist()) for group in found]
     small, layers = copy.deepcopy(masked), masks.prunable(masked)
-    with torch.no_grad():
+    try:
         for group, units in tried:
             for name, columns in group.readers.items():
-                layers[name].weight[:, columns[units].flatten()] = 0
-    try:
+                layers[name].weight.detach()[:, columns[units].flatten()] = 0
         cut(small, tried)
         return _difference(masked, small, example) <= _tolerance(example)
     except Exception:  # shapes that the network fixes elsewhere
@@ -258,12 +257,12 @@ def surviving_units(
             for table, index, counts in reversed(gone):
                 table[index] = counts
     masks.warn_emptied(sorted(clamped), "unit")
-    if whole and removed / total < sparsity - 0.02:
-        reached = f"structured pruning removes {removed / total:.3f} of the weights, not {sparsity}"
-        reason = f"{', '.join(whole)}: more than the convolutions and linear layers behind reads their units"
+    if removed / total < sparsity - 0.02 and (whole or not found):
+        reached = f"structured pruning can remove {removed / total:.3f} of the weights, not {sparsity}: "
+        reason = f"more than the convolutions and linear layers behind reads the units of {', '.join(whole)}"
         if not found:
-            raise ValueError(f"{reached}; it has to leave whole {reason}")
-        warnings.warn(f"{reached}; it leaves whole {reason}", stacklevel=4)
+            raise ValueError(reached + (reason if whole else "no layer reads the units of another one"))
+        warnings.warn(reached + reason, stacklevel=4)
     kept = {}
     for name, layer in layers.items():
         pairs = (cells[name] > 0).to(layer.weight.device)
