@@ -57,8 +57,9 @@ def groups(model: nn.Module, example: torch.Tensor) -> tuple[list[Group], list[s
     names = {layer: name for name, layer in masks.prunable(model).items()}
     known = {module: name for name, module in model.named_modules()}
     parameters = {id(parameter): name for name, parameter in model.named_parameters()}
-    found, whole = [], []
-    for parts in _traced(model, example):
+    made, lost = _traced(model, example)
+    found, whole = [], [names[layer] for layer in lost]
+    for parts in made:
         size, sides, cuts, tangled = len(set(parts[0].root_idxs)), ({}, {}), [], False
         for part in parts:
             module, dep = part.dep.target.module, part.dep
@@ -92,15 +93,48 @@ def _separates(model, module, reads):
     return isinstance(module, (nn.Parameter, *CHANNEL_WISE)) or not list(module.parameters())
 
 
+class _Bounded(list):
+    """The index mappings of a dependency. They may not give more indices than any layer has: where channels go round
+    through windows and heads (Swin), Torch-Pruning would follow them until the memory is full."""
+
+    def __init__(self, mappings, most):
+        super().__init__(mappings)
+        self.most = most
+
+    def __iter__(self):
+        for mapping in super().__iter__():
+            yield mapping and (lambda indices, mapping=mapping: self._checked(mapping(indices)))
+
+    def _checked(self, indices):
+        if len(indices) > self.most:
+            raise ValueError(f"{len(indices)} indices, of at most {self.most}")
+        return indices
+
+
 def _traced(model, example):
-    """Return the groups of dependent channels that Torch-Pruning finds."""
+    """Return the groups of dependent channels that Torch-Pruning finds, and the layers whose group it cannot find."""
+    graph, made, lost, seen = torch_pruning.DependencyGraph(), [], [], set()
+    most = max(max(parameter.shape, default=1) for parameter in model.parameters())
     with evaluating(model), torch.enable_grad(), requiring_gradients(model.parameters(), True):
-        graph = torch_pruning.DependencyGraph()
         try:
             graph.build_dependency(model, example_inputs=example[:1], output_transform=tree_leaves, verbose=False)
-            return list(graph.get_all_groups(root_module_types=list(get_args(masks.Layer))))
         except Exception as error:  # whatever a foreign network meets on the way
             raise ValueError(f"structured pruning cannot trace {type(model).__name__}: {error!r}") from error
+        for dependency in (d for node in graph.module2node.values() for d in node.dependencies):
+            dependency.index_mapping = _Bounded(dependency.index_mapping, most)
+        for layer in [module for module in graph.module2node if isinstance(module, masks.Layer)]:
+            if layer in seen:
+                continue
+            pruner = graph.get_pruner_of_module(layer)
+            units = list(range(pruner.get_out_channels(layer)))
+            try:
+                group = graph.get_pruning_group(layer, pruner.prune_out_channels, units)
+            except Exception:  # as above
+                lost.append(layer)
+                continue
+            seen |= {part.dep.target.module for part in group if graph.is_out_channel_pruning_fn(part.dep.handler)}
+            made.append(group)
+    return made, lost
 
 
 def _separable(model, found, example):
