@@ -7,13 +7,16 @@ Everything is measured in eval mode: gates before a train-mode batch-norm have n
 """
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from sparselib import checks, seeds
 from sparselib.models import Normalize, batch_norms, evaluating, input_shape, requiring_gradients
@@ -182,7 +185,8 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
     """|θ⊙∂R/∂θ|, or its sum over the unit. Tanaka et al. 2020, https://arxiv.org/abs/2006.05467.
 
     R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones. In float64, for
-    deep products over- and underflow.
+    deep products over- and underflow. Its scores mean what they should where R doubles with the input, layer by layer;
+    a warning names the layers that do otherwise.
     """
     shape = input_shape(problem.model) if problem.x is None else problem.x.shape[1:]
     if shape is None:
@@ -200,9 +204,37 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
                 layer.running_mean.zero_()
     copied = Problem(linear, masks.distinct(linear))
     ones = torch.ones(1, *shape, dtype=torch.float64, device=copied.originals[0].device)
+    if broken := _not_homogeneous(linear, ones):
+        warnings.warn(
+            f"synflow scores mean nothing before {', '.join(broken)}: double the input does not give double the output",
+            stacklevel=4,
+        )
     with torch.enable_grad():
         scores = _absolute(copied.times_weight(copied.derivatives(linear(ones).sum())))
     return _units(scores) if structured else scores
+
+
+def _not_homogeneous(model, ones):
+    """Return the innermost modules whose output does not double with their input, or what the whole does wrong."""
+    calls = ([], [])
+    for factor, seen in enumerate(calls, 1):
+        with ExitStack() as hooks, torch.no_grad():
+            for name, module in model.named_modules():
+                hooks.enter_context(
+                    module.register_forward_hook(lambda *c, n=name, s=seen: s.append((n, c[1][:1], c[2])))
+                )
+            model(factor * ones)
+
+    def doubled(one, two):
+        pairs = zip(tree_leaves(one), tree_leaves(two), strict=True)
+        return all(torch.allclose(2 * a, b, rtol=1e-6, atol=0) for a, b in pairs if isinstance(a, torch.Tensor))
+
+    found = []
+    for (name, given, result), (_, given2, result2) in zip(*calls, strict=True):
+        inner = any(name == "" or other.startswith(f"{name}.") for other in found)
+        if doubled(given, given2) and not doubled(result, result2) and not inner:
+            found.append(name)
+    return [f"{name} ({type(model.get_submodule(name)).__name__})" for name in found]
 
 
 CRITERIA = {"random": random, "magnitude": magnitude, "snip": snip, "grasp": grasp, "synflow": synflow, "crop": crop}

@@ -55,7 +55,7 @@ def distinct(model: nn.Module) -> dict[str, Layer]:
 
 def _remedy(layer):
     """Return what hinders masks on this layer and what to do about it, or None."""
-    if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
+    if any(nn.parameter.is_lazy(parameter) for parameter in layer.parameters(recurse=False)):
         return "weight has no shape yet: run the network once on an example first"
     for name, steps in getattr(layer, "parametrizations", {}).items():
         if name != "weight" or not all(isinstance(step, Mask) for step in steps):

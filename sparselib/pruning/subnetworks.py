@@ -68,7 +68,8 @@ def search(
         parameter.requires_grad_(False)
     popups = {name: Popup(layers[name].weight, init, seed, name) for names in counts for name in names}
     for name, popup in popups.items():
-        parametrize.register_parametrization(layers[name], "weight", popup)
+        for layer in masks.sharing(learner, layers[name]):
+            parametrize.register_parametrization(layer, "weight", popup)
     choose(popups, counts)
     restated = batch_norm == "restated"
     for module in batch_norms(learner) if restated else ():
@@ -76,8 +77,8 @@ def search(
     best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress)
 
     found = copy.deepcopy(model)
-    for name, layer in masks.distinct(found).items():
-        masks.set_mask(layer, best.get(name, torch.ones_like(layer.weight, dtype=torch.bool)))
+    whole = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in masks.distinct(found).items()}
+    masks.set_masks(found, {**whole, **best})
     if restated:
         training.restate_batch_norm(found, train)
     return found

@@ -22,8 +22,8 @@ from sparselib import seeds
 from sparselib.models import BatchNorm, batch_norms, device_of, evaluating, input_shape, requiring_gradients
 from sparselib.pruning import masks
 
-# Layers whose channels do not touch: what a unit becomes in them goes with the unit.
-CHANNEL_WISE = (*get_args(BatchNorm), nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.PReLU)
+NORMS = (*get_args(BatchNorm), nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+CHANNEL_WISE = (*NORMS, nn.PReLU)  # what a unit becomes in these layers goes with the unit
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -115,7 +115,10 @@ def _traced(model, example):
     """Return the groups of dependent channels that Torch-Pruning finds, and the layers whose group it cannot find."""
     graph, made, lost, seen = torch_pruning.DependencyGraph(), [], [], set()
     most = max(max(parameter.shape, default=1) for parameter in model.parameters())
-    with evaluating(model), torch.enable_grad(), requiring_gradients(model.parameters(), True):
+    with ExitStack() as stack:
+        for context in (evaluating(model), torch.enable_grad(), requiring_gradients(model.parameters(), True)):
+            stack.enter_context(context)
+        stack.enter_context(warnings.catch_warnings(action="ignore"))  # of Torch-Pruning, about its own workings
         try:
             graph.build_dependency(model, example_inputs=example[:1], output_transform=tree_leaves, verbose=False)
         except Exception as error:  # whatever a foreign network meets on the way
@@ -125,8 +128,8 @@ def _traced(model, example):
         for layer in [module for module in graph.module2node if isinstance(module, masks.Layer)]:
             if layer in seen:
                 continue
-            pruner = graph.get_pruner_of_module(layer)
-            units = list(range(pruner.get_out_channels(layer)))
+            pruner: Any = graph.get_pruner_of_module(layer)
+            units = list(range(len(layer.weight)))
             try:
                 group = graph.get_pruning_group(layer, pruner.prune_out_channels, units)
             except Exception:  # as above
@@ -192,8 +195,8 @@ def _difference(one, other, example):
     """Return the largest difference of the outputs of two networks, relative to the largest output."""
     with evaluating(one), evaluating(other), torch.no_grad():
         pairs = list(zip(tree_leaves(one(example)), tree_leaves(other(example)), strict=True))
-    parts = [(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs if isinstance(a, torch.Tensor)]
-    return max((apart / max(size, 1e-30) for apart, size in parts), default=0.0)
+    parts = [(a - b).abs().max() / a.abs().max().clamp_min(1e-30) for a, b in pairs if isinstance(a, torch.Tensor)]
+    return float(torch.stack([part.double() for part in parts]).max())
 
 
 def _tolerance(example):
@@ -229,7 +232,7 @@ def shrink(model: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
 
 def _first(one, other, example):
     """Return in words where two networks first give outputs of one shape that differ."""
-    outputs = ({}, {})
+    outputs: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for model, kept in zip((one, other), outputs, strict=True):
         with ExitStack() as hooks, evaluating(model), torch.no_grad():
             for name, module in model.named_modules():
@@ -238,9 +241,9 @@ def _first(one, other, example):
                 )
             model(example)
     for name, a in outputs[0].items():  # the inner ones come first
-        b = outputs[1].get(name)
-        same = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape
-        if same and not float((a - b).abs().max()) <= _tolerance(example) * float(a.abs().max()):
+        b: Any = outputs[1].get(name)
+        comparable = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape
+        if comparable and not torch.allclose(a, b, rtol=0, atol=_tolerance(example) * float(a.abs().max())):
             return f"first at {name or 'the output'}"
     return "at the output"
 
