@@ -232,7 +232,7 @@ def _not_homogeneous(model, ones):
     found = []
     for (name, given, result), (_, given2, result2) in zip(*calls, strict=True):
         inner = any(name == "" or other.startswith(f"{name}.") for other in found)
-        if doubled(given, given2) and not doubled(result, result2) and not inner:
+        if given and doubled(given, given2) and not doubled(result, result2) and not inner:
             found.append(name)
     return [f"{name} ({type(model.get_submodule(name)).__name__})" for name in found]
 
