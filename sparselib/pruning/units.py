@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -27,7 +28,7 @@ CHANNEL_WISE = (*NORMS, nn.PReLU)  # what a unit becomes in these layers goes wi
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Units that stand or fall together, numbered 0 … size − 1.
 
@@ -74,7 +75,7 @@ def groups(model: nn.Module, example: torch.Tensor) -> tuple[list[Group], list[s
             if module in names:
                 sides[reads][names[module]] = indices
             tangled |= not (even and _separates(model, module, reads))
-        if tangled and sides[True]:
+        if tangled:
             whole.append(names[parts[0].dep.target.module])
         elif sides[True]:
             found.append(Group(names[parts[0].dep.target.module], size, *sides, cuts))
@@ -97,18 +98,15 @@ class _Bounded(list):
     """The index mappings of a dependency. They may not give more indices than any layer has: where channels go round
     through windows and heads (Swin), Torch-Pruning would follow them until the memory is full."""
 
-    def __init__(self, mappings, most):
-        super().__init__(mappings)
-        self.most = most
+    most = 0
 
     def __iter__(self):
-        for mapping in super().__iter__():
-            yield mapping and (lambda indices, mapping=mapping: self._checked(mapping(indices)))
+        def bounded(mapping, indices):
+            if len(mapped := mapping(indices)) > self.most:
+                raise ValueError(f"{len(mapped)} indices, of at most {self.most}")
+            return mapped
 
-    def _checked(self, indices):
-        if len(indices) > self.most:
-            raise ValueError(f"{len(indices)} indices, of at most {self.most}")
-        return indices
+        return (mapping and partial(bounded, mapping) for mapping in super().__iter__())
 
 
 def _traced(model, example):
@@ -124,7 +122,8 @@ def _traced(model, example):
         except Exception as error:  # whatever a foreign network meets on the way
             raise ValueError(f"structured pruning cannot trace {type(model).__name__}: {error!r}") from error
         for dependency in (d for node in graph.module2node.values() for d in node.dependencies):
-            dependency.index_mapping = _Bounded(dependency.index_mapping, most)
+            dependency.index_mapping = _Bounded(dependency.index_mapping)
+            dependency.index_mapping.most = most
         for layer in [module for module in graph.module2node if isinstance(module, masks.Layer)]:
             if layer in seen:
                 continue
