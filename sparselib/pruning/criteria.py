@@ -9,7 +9,6 @@ Everything is measured in eval mode: gates before a train-mode batch-norm have n
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from sparselib import checks, seeds
 from sparselib.models import Normalize, batch_norms, evaluating, input_shape, requiring_gradients
-from sparselib.pruning import masks
+from sparselib.pruning import masks, units
 
 GRASP_TEMPERATURE = 200  # on the logits, as in the GraSP paper
 
@@ -215,24 +214,17 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
 
 
 def _not_homogeneous(model, ones):
-    """Return the innermost modules whose output does not double with their input, or what the whole does wrong."""
-    calls = ([], [])
-    for factor, seen in enumerate(calls, 1):
-        with ExitStack() as hooks, torch.no_grad():
-            for name, module in model.named_modules():
-                hooks.enter_context(
-                    module.register_forward_hook(lambda *c, n=name, s=seen: s.append((n, c[1][:1], c[2])))
-                )
-            model(factor * ones)
+    """Return the innermost modules whose output does not double with their input, or "" for the whole."""
 
     def doubled(one, two):
         pairs = zip(tree_leaves(one), tree_leaves(two), strict=True)
         return all(torch.allclose(2 * a, b, rtol=1e-6, atol=0) for a, b in pairs if isinstance(a, torch.Tensor))
 
     found = []
-    for (name, given, result), (_, given2, result2) in zip(*calls, strict=True):
+    pairs = zip(units.calls(model, ones), units.calls(model, 2 * ones), strict=True)
+    for (name, given, result), (_, given2, result2) in pairs:
         inner = any(name == "" or other.startswith(f"{name}.") for other in found)
-        if given and doubled(given, given2) and not doubled(result, result2) and not inner:
+        if given and doubled(given[:1], given2[:1]) and not doubled(result, result2) and not inner:
             found.append(name)
     return [f"{name} ({type(model.get_submodule(name)).__name__})" for name in found]
 

@@ -231,20 +231,24 @@ def shrink(model: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
 
 def _first(one, other, example):
     """Return in words where two networks first give outputs of one shape that differ."""
-    outputs: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for model, kept in zip((one, other), outputs, strict=True):
-        with ExitStack() as hooks, evaluating(model), torch.no_grad():
-            for name, module in model.named_modules():
-                hooks.enter_context(
-                    module.register_forward_hook(lambda *call, n=name, k=kept: k.setdefault(n, call[2]))
-                )
-            model(example)
-    for name, a in outputs[0].items():  # the inner ones come first
-        b: Any = outputs[1].get(name)
-        comparable = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape
-        if comparable and not torch.allclose(a, b, rtol=0, atol=_tolerance(example) * float(a.abs().max())):
-            return f"first at {name or 'the output'}"
+    with evaluating(one), evaluating(other):
+        found = {name: output for name, _, output in calls(other, example)}
+        for name, _, a in calls(one, example):
+            b: Any = found.get(name)
+            comparable = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape
+            if comparable and not torch.allclose(a, b, rtol=0, atol=_tolerance(example) * float(a.abs().max())):
+                return f"first at {name or 'the output'}"
     return "at the output"
+
+
+def calls(model: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[Any, ...], Any]]:
+    """Return (name, inputs, output) of each call of a module in a forward pass of x, inner modules first."""
+    seen = []
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(lambda _, x, z, name=name: seen.append((name, x, z))))
+        model(x)
+    return seen
 
 
 def surviving_units(
@@ -294,11 +298,10 @@ def surviving_units(
                 table[index] = counts
     masks.warn_emptied(sorted(clamped), "unit")
     if removed / total < sparsity - 0.02 and (whole or not found):
-        reached = f"structured pruning can remove {removed / total:.3f} of the weights, not {sparsity}: "
         reason = f"more than the convolutions and linear layers behind reads the units of {', '.join(whole)}"
-        if not found:
-            raise ValueError(reached + (reason if whole else "no layer reads the units of another one"))
-        warnings.warn(reached + reason, stacklevel=4)
+        reason = reason if whole else "no layer reads the units of another one"
+        reached = f"structured pruning can remove {removed / total:.3f} of the weights, not {sparsity:.3g}"
+        warnings.warn(f"{reached}: {reason}", stacklevel=4)
     kept = {}
     for name, layer in layers.items():
         pairs = (cells[name] > 0).to(layer.weight.device)

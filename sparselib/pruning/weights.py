@@ -26,8 +26,10 @@ def prune(
         scope: "global" ranks the whole network; "layer" removes the same fraction of each layer.
         rounds: repeat scoring and removing; after round k the density is density^(k/rounds) (exponential schedule).
     Unstructured, exactly round((1 − sparsity)·N) weights survive, also when scores tie. Structured, as close as whole
-    units allow. No layer is ever emptied: its last weight or unit stays, and a warning names the layer.
-    Raises: ValueError for arguments out of range, layers that are not supported, scores that are not finite.
+    units allow. No layer is ever emptied: its last weight or unit stays, and a warning names the layer. Units that meet
+    outside convolutions and linear layers (see `units.groups`) stay; a warning names them where too little can go.
+    Raises: ValueError for arguments out of range, networks that cannot be traced, weights that are computed from other
+    tensors, scores that are not finite.
     """
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
     checks.choice("scope", scope, SCOPES)

@@ -91,9 +91,15 @@ def test_units_that_meet_elsewhere_are_left_whole_and_all_else_is_cut(kind):
     assert small[0].out_channels == 8 and small[-1].in_features < 16
     with pytest.warns(UserWarning, match=r"can remove 0\.\d+ of the weights, not 0.95.* reads the units of .*0.weight"):
         pruning.prune(net, "magnitude", 0.95, x, structured=True)
-    with pytest.raises(ValueError, match=r"can remove 0.000 of the weights, not 0.5"):
-        pruning.prune(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.Linear(8, 3)),
-                      "magnitude", 0.5, x, structured=True)  # fmt: skip
+
+
+def test_a_network_without_free_units_is_returned_whole_with_a_warning():
+    x = torch.rand(4, 1, 8, 8)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    with pytest.warns(UserWarning, match="can remove 0.000 of the weights, not 0.5: .* reads the units of 1.weight"):
+        assert pruning.sparsity(pruning.prune(net, "magnitude", 0.5, x, structured=True)) == 0
+    with pytest.warns(UserWarning, match="no layer reads the units of another one"):
+        pruning.prune(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "magnitude", 0.5, x, structured=True)
 
 
 CUT = {
