@@ -226,7 +226,7 @@ def _not_homogeneous(model, ones):
         inner = any(name == "" or other.startswith(f"{name}.") for other in found)
         if given and doubled(given[:1], given2[:1]) and not doubled(result, result2) and not inner:
             found.append(name)
-    return [f"{name} ({type(model.get_submodule(name)).__name__})" for name in found]
+    return [f"{name} ({type(model.get_submodule(name)).__name__})".strip() for name in found]
 
 
 CRITERIA = {"random": random, "magnitude": magnitude, "snip": snip, "grasp": grasp, "synflow": synflow, "crop": crop}
