@@ -2,15 +2,17 @@
 
 import statistics
 import time
+import warnings
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparselib import checks
 from sparselib.models import device_of, evaluating
@@ -20,8 +22,9 @@ from sparselib.pruning import masks
 @dataclass(frozen=True)
 class Cost:
     """Of one forward pass of a batch: `params` stored weights and biases; `nonzero` those that are not 0 (masked ones
-    are); `macs` multiply-accumulates of convolutions and linear layers, dense, over the batch; `seconds`, the median;
-    `peak_bytes` of the activations held at once, the input included, the parameters not."""
+    are); `macs` multiply-accumulates of matrix products and convolutions, attention included, dense, over the batch:
+    half of what torch's FlopCounterMode counts; `seconds`, the median; `peak_bytes` of the activations held at once,
+    the input included, the parameters not."""
 
     params: int
     nonzero: int
@@ -34,13 +37,15 @@ def cost(model: nn.Module, example: torch.Tensor, *, repeats: int = 10) -> Cost:
     """Return the Cost of a forward pass of `example` (N, C, H, W), in eval mode, without gradients.
 
     Masked weights are multiplied like any other: only a shrunk network has fewer `macs` and takes fewer seconds.
+    Recurrent layers are not counted: a warning names them.
     `repeats`, at least 1: timed passes, after one that warms up. Raises: ValueError/TypeError for bad arguments.
     """
     checks.images(example, name="example")
     checks.integer("repeats", repeats, low=1)
     if not len(example):
         raise ValueError("example must hold at least one input, got an empty batch")
-    kept = {id(masks.original(layer)): layer.weight for layer in masks.prunable(model).values()}
+    masked = [layer for layer in model.modules() if isinstance(layer, masks.Layer) and masks.mask_of(layer) is not None]
+    kept = {id(masks.original(layer)): layer.weight for layer in masked}
     parameters = list(model.parameters())
     nonzero = sum(int(kept.get(id(p), p).count_nonzero()) for p in parameters)
     with evaluating(model), torch.no_grad():
@@ -50,16 +55,16 @@ def cost(model: nn.Module, example: torch.Tensor, *, repeats: int = 10) -> Cost:
 
 
 def _macs(model, example):
-    counts = []
-
-    def count(layer, inputs, output):
-        counts.append(output.numel() * layer.weight[0].numel())  # outputs × fan-in
-
-    with ExitStack() as hooks:
-        for layer in masks.prunable(model).values():
-            hooks.enter_context(layer.register_forward_hook(count))
-        model(example)
-    return sum(counts)
+    if recurrent := [name for name, module in model.named_modules() if isinstance(module, nn.RNNBase | nn.RNNCellBase)]:
+        warnings.warn(f"macs leave out the recurrent layers {', '.join(recurrent)}", stacklevel=3)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one fused operation, which the counter does not know
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops() // 2
 
 
 def _seconds(model, example):

@@ -7,6 +7,7 @@ Everything is measured in eval mode: gates before a train-mode batch-norm have n
 """
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,11 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from sparselib import checks, seeds
 from sparselib.models import Normalize, batch_norms, evaluating, input_shape, requiring_gradients
-from sparselib.pruning import masks
+from sparselib.pruning import masks, units
 from sparselib.registry import Registry
 
 GRASP_TEMPERATURE = 200  # on the logits, as in the GraSP paper
@@ -48,7 +50,7 @@ def saliency(
     """
     checks.choice("criterion", criterion, CRITERIA)
     checks.integer("batch_size", batch_size, low=1)
-    problem = Problem(model, masks.prunable(model), criterion, x, y, seed, batch_size)
+    problem = Problem(model, masks.distinct(model), criterion, x, y, seed, batch_size)
     with evaluating(model), requiring_gradients(problem.originals, True):
         scores = CRITERIA[criterion](problem, structured)
     for name, score in scores.items():
@@ -183,7 +185,8 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
     """|θ⊙∂R/∂θ|, or its sum over the unit. Tanaka et al. 2020, https://arxiv.org/abs/2006.05467.
 
     R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones. In float64, for
-    deep products over- and underflow.
+    deep products over- and underflow. Its scores mean what they should where R doubles with the input, layer by layer;
+    a warning names the layers that do otherwise.
     """
     shape = input_shape(problem.model) if problem.x is None else problem.x.shape[1:]
     if shape is None:
@@ -199,11 +202,32 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
         for layer in batch_norms(linear):
             if layer.running_mean is not None:
                 layer.running_mean.zero_()
-    copied = Problem(linear, masks.prunable(linear))
+    copied = Problem(linear, masks.distinct(linear))
     ones = torch.ones(1, *shape, dtype=torch.float64, device=copied.originals[0].device)
+    if broken := _not_homogeneous(linear, ones):
+        warnings.warn(
+            f"synflow scores mean nothing before {', '.join(broken)}: double the input does not give double the output",
+            stacklevel=4,
+        )
     with torch.enable_grad():
         scores = _absolute(copied.times_weight(copied.derivatives(linear(ones).sum())))
     return _units(scores) if structured else scores
+
+
+def _not_homogeneous(model, ones):
+    """Return the innermost modules whose output does not double with their input, or "" for the whole."""
+
+    def doubled(one, two):
+        pairs = zip(tree_leaves(one), tree_leaves(two), strict=True)
+        return all(torch.allclose(2 * a, b, rtol=1e-6, atol=0) for a, b in pairs if isinstance(a, torch.Tensor))
+
+    found = []
+    pairs = zip(units.calls(model, ones), units.calls(model, 2 * ones), strict=True)
+    for (name, given, result), (_, given2, result2) in pairs:
+        inner = any(name == "" or other.startswith(f"{name}.") for other in found)
+        if given and doubled(given[:1], given2[:1]) and not doubled(result, result2) and not inner:
+            found.append(name)
+    return [f"{name} ({type(model.get_submodule(name)).__name__})".strip() for name in found]
 
 
 CRITERIA = Registry("sparselib.criteria", {

@@ -1,11 +1,13 @@
 """Binary masks on weights, kept by the layer itself: `layer.weight` always reads as the masked weight.
 
 A mask is a parametrization (torch.nn.utils.parametrize): the optimiser sees the unmasked tensor, every forward pass
-multiplies it by the mask, removed weights get no gradient. Masks survive any training, deepcopy, state_dict and moves.
+multiplies it by the mask, removed weights get no gradient. Masks survive any training, deepcopy, state_dict, moves and
+pickling. A masked network's state_dict names tensors anew; that of `bare` fits a fresh network of the same class.
 """
 
 import copy
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ class Mask(nn.Module):
 
 
 def prunable(model: nn.Module) -> dict[str, Layer]:
-    """Return {parameter name: layer} of the weights that pruning may remove: of convolutions and linear layers.
+    """Return {parameter name: layer} of all convolutions and linear layers, whose weights pruning may remove.
 
     Names are those of the unmasked network ("conv1.weight"), masked or not. Raises ValueError when there is none.
     """
@@ -36,6 +38,38 @@ def prunable(model: nn.Module) -> dict[str, Layer]:
     if not layers:
         raise ValueError(f"model has no convolution or linear layer to prune: {type(model).__name__}")
     return layers
+
+
+def distinct(model: nn.Module) -> dict[str, Layer]:
+    """Return the prunable layers that pruning works on: of layers that share one weight the first.
+
+    Raises: ValueError as `prunable`, and for layers whose tensors are computed from others or not made yet.
+    """
+    found: dict[int, tuple[str, Layer]] = {}
+    for name, layer in prunable(model).items():
+        if remedy := _remedy(layer):
+            raise ValueError(f"{name.removesuffix('weight')}{remedy}")
+        found.setdefault(id(original(layer)), (name, layer))
+    return dict(found.values())
+
+
+def _remedy(layer):
+    """Return what hinders masks on this layer and what to do about it, or None."""
+    if any(nn.parameter.is_lazy(parameter) for parameter in layer.parameters(recurse=False)):
+        return "weight has no shape yet: run the network once on an example first"
+    for name, steps in getattr(layer, "parametrizations", {}).items():
+        if name != "weight" or not all(isinstance(step, Mask) for step in steps):
+            kinds = ", ".join(type(step).__name__ for step in steps)
+            return f"{name} is computed by {kinds}: call torch.nn.utils.parametrize.remove_parametrizations first"
+    parameters = dict(layer.named_parameters(recurse=False))
+    for name in ("weight", "bias"):
+        plain = name in parameters or parametrize.is_parametrized(layer, name)
+        if not plain and getattr(layer, name, None) is not None:
+            return (
+                f"{name} is computed before each forward pass: make it a parameter again first, with "
+                "torch.nn.utils.prune.remove, remove_weight_norm or remove_spectral_norm"
+            )
+    return None
 
 
 def mask_of(layer: nn.Module) -> torch.Tensor | None:
@@ -52,6 +86,18 @@ def original(layer: Layer) -> torch.Tensor:
     return layer.get_parameter("parametrizations.weight.original") if masked else layer.weight
 
 
+def sharing(model: nn.Module, layer: Layer) -> list[Layer]:
+    """Return the layers of the model that have the weight of `layer`, itself among them."""
+    return [other for other in prunable(model).values() if original(other) is original(layer)]
+
+
+def set_masks(model: nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
+    """Give the layers of `distinct` their masks, by name, and those that share their weights the same ones."""
+    for layer, mask in [(layer, kept[name]) for name, layer in distinct(model).items()]:
+        for each in sharing(model, layer):
+            set_mask(each, mask)
+
+
 def set_mask(layer: Layer, mask: torch.Tensor) -> None:
     """Give `layer` the bool `mask` (the shape of its weight), in place of one it may have. Changes the layer."""
     weight, current = layer.weight, mask_of(layer)
@@ -61,18 +107,35 @@ def set_mask(layer: Layer, mask: torch.Tensor) -> None:
         current.copy_(mask)
     else:
         parametrize.register_parametrization(layer, "weight", Mask(mask.to(weight.device)))
+        type(layer).__reduce_ex__ = _reduced  # the class that parametrize makes on the fly has no address
+
+
+def _reduced(layer, protocol):
+    """Pickle a masked layer as one of its plain class, and its mask."""
+    state = dict(layer.__dict__)
+    state["_parameters"] = {"weight": original(layer), **layer._parameters}
+    state["_modules"] = {name: module for name, module in layer._modules.items() if name != "parametrizations"}
+    return _restored, (type(layer).__bases__[0], state, mask_of(layer))
+
+
+def _restored(kind, state, mask):
+    layer = kind.__new__(kind)
+    layer.__setstate__(state)
+    set_mask(layer, mask)
+    return layer
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """Return a copy of the model without masks: removed weights are plain zeros."""
-    copied = copy.deepcopy(model)
+    """Return a copy of the model without masks: removed weights are plain zeros, shared weights stay shared."""
+    distinct(model)  # refuses what cannot be copied, by name
+    copied, made = copy.deepcopy(model), {}
     for layer in prunable(copied).values():
         # By hand: `remove_parametrizations` takes `weight` from the layer's class, which its deep copies share.
         if parametrize.is_parametrized(layer, "weight"):
-            weight, trainable = layer.weight.detach().clone(), original(layer).requires_grad
+            behind, weight = original(layer), layer.weight.detach().clone()
             del layer.parametrizations
             layer.__class__ = type(layer).__bases__[0]
-            layer.weight = nn.Parameter(weight, requires_grad=trainable)
+            layer.weight = made.setdefault(behind, nn.Parameter(weight, requires_grad=behind.requires_grad))
     return copied
 
 

@@ -128,7 +128,7 @@ class Early:
 
     @staticmethod
     def _vector(model):
-        return torch.cat([layer.weight.detach().flatten() for layer in masks.prunable(model).values()])
+        return torch.cat([layer.weight.detach().flatten() for layer in masks.distinct(model).values()])
 
 
 def _ticket(model, train, criterion, sparsity, few, cut, fit):
@@ -138,7 +138,6 @@ def _ticket(model, train, criterion, sparsity, few, cut, fit):
         trained = copy.deepcopy(ticket)
         training.fit(trained, train, **fit)
         pruning.step(trained, criterion, 1 - (1 - sparsity) ** (k / rounds), *few, **cut)
-        for layer, source in zip(masks.prunable(ticket).values(), masks.prunable(trained).values(), strict=True):
-            if (mask := masks.mask_of(source)) is not None:
-                masks.set_mask(layer, mask)
+        left = {name: masks.mask_of(layer) for name, layer in masks.distinct(trained).items()}
+        masks.set_masks(ticket, {name: mask for name, mask in left.items() if mask is not None})
     return ticket

@@ -58,17 +58,18 @@ def search(
     lr = (0.01 if scope == "layer" else 0.001) if lr is None else checks.number("lr", lr, 0, low_open=True)
     if len(train) < 10:
         raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
-    if any(masks.mask_of(layer) is not None for layer in masks.prunable(model).values()):
+    if any(masks.mask_of(layer) is not None for layer in masks.distinct(model).values()):
         raise ValueError("model must have no masks yet: search starts from all weights (see masks.bare)")
     loss = objective_of(objective, outliers, unseen, eps, noise)
     learner = masks.bare(model).eval()
-    layers = masks.prunable(learner)
+    layers = masks.distinct(learner)
     counts = survivors(layers, sparsity, scope, keep_ends)
     for parameter in learner.parameters():
         parameter.requires_grad_(False)
     popups = {name: Popup(layers[name].weight, init, seed, name) for names in counts for name in names}
     for name, popup in popups.items():
-        parametrize.register_parametrization(layers[name], "weight", popup)
+        for layer in masks.sharing(learner, layers[name]):
+            parametrize.register_parametrization(layer, "weight", popup)
     choose(popups, counts)
     restated = batch_norm == "restated"
     for module in batch_norms(learner) if restated else ():
@@ -76,8 +77,8 @@ def search(
     best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress)
 
     found = copy.deepcopy(model)
-    for name, layer in masks.prunable(found).items():
-        masks.set_mask(layer, best.get(name, torch.ones_like(layer.weight, dtype=torch.bool)))
+    whole = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in masks.distinct(found).items()}
+    masks.set_masks(found, {**whole, **best})
     if restated:
         training.restate_batch_norm(found, train)
     return found

@@ -26,12 +26,15 @@ def prune(
         scope: "global" ranks the whole network; "layer" removes the same fraction of each layer.
         rounds: repeat scoring and removing; after round k the density is density^(k/rounds) (exponential schedule).
     Unstructured, exactly round((1 − sparsity)·N) weights survive, also when scores tie. Structured, as close as whole
-    units allow. No layer is ever emptied: its last weight or unit stays, and a warning names the layer.
-    Raises: ValueError for arguments out of range, layers that are not supported, scores that are not finite.
+    units allow. No layer is ever emptied: its last weight or unit stays, and a warning names the layer. Units that meet
+    outside convolutions and linear layers (see `units.groups`) stay; a warning names them where too little can go.
+    Raises: ValueError for arguments out of range, networks that cannot be traced, weights that are computed from other
+    tensors, scores that are not finite.
     """
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
     checks.choice("scope", scope, SCOPES)
     checks.integer("rounds", rounds, low=1)
+    masks.distinct(model)  # refuses what cannot be copied, by name
     pruned = copy.deepcopy(model)
     options = {"structured": structured, "scope": scope, "batch_size": batch_size}
     step_to(pruned, criterion, sparsity, x, y, rounds=rounds, seed=seed, **options)
@@ -62,9 +65,10 @@ def step(
         kept = units.surviving_units(model, scores, sparsity, scope, units.example_input(model, x))
     else:
         kept = _surviving_weights(model, scores, sparsity, scope)
-    for name, layer in masks.prunable(model).items():
-        earlier = masks.mask_of(layer)
-        masks.set_mask(layer, kept[name] if earlier is None else kept[name] & earlier)
+    for name, layer in masks.distinct(model).items():
+        if (earlier := masks.mask_of(layer)) is not None:
+            kept[name] &= earlier
+    masks.set_masks(model, kept)
 
 
 def sparsity(model: nn.Module) -> float:
@@ -74,7 +78,7 @@ def sparsity(model: nn.Module) -> float:
 
 def _density(model):
     kept = total = 0
-    for layer in masks.prunable(model).values():
+    for layer in masks.distinct(model).values():
         mask, size = masks.mask_of(layer), layer.weight.numel()
         total += size
         kept += size if mask is None else int(mask.sum())
@@ -83,7 +87,7 @@ def _density(model):
 
 def _surviving_weights(model, scores, sparsity, scope):
     """Return {name: bool mask} with exactly round((1 − sparsity)·N) survivors, but one in every layer at least."""
-    layers = masks.prunable(model)
+    layers = masks.distinct(model)
     lost = {name: ~mask for name, layer in layers.items() if (mask := masks.mask_of(layer)) is not None}
     scores = {name: s.masked_fill(lost[name], -torch.inf) if name in lost else s for name, s in scores.items()}
     if scope == "layer":

@@ -26,6 +26,31 @@ def test_grouped_convolutions_count_their_own_inputs(grouped):
     assert 2 * costs.cost(grouped, x, repeats=1).macs == counter.get_total_flops()
 
 
+def test_macs_of_functions_attention_and_transposed_convolutions_are_counted():
+    class Mixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = torch.nn.ConvTranspose2d(3, 8, 2, stride=2)
+            layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.encoder = torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+            self.weight = torch.nn.Parameter(torch.rand(5, 8))
+
+        def forward(self, x):
+            return torch.nn.functional.linear(self.encoder(self.up(x).flatten(2).transpose(1, 2)).mean(1), self.weight)
+
+    tokens = 4 * 4
+    up, projections, attention = 3 * 8 * tokens, 4 * tokens * 8 * 8, 2 * tokens * tokens * 8
+    rest = 2 * tokens * 8 * 16 + 8 * 5
+    macs = up + projections + attention + rest
+    assert costs.cost(Mixed(), torch.rand(3, 3, 2, 2), repeats=1).macs == 3 * macs
+
+
+def test_recurrent_layers_are_named():
+    net = torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Flatten(0, 1), torch.nn.LSTM(4, 3))
+    with pytest.warns(UserWarning, match="macs leave out the recurrent layers 2"):
+        costs.cost(net, torch.rand(2, 1, 2, 2), repeats=1)
+
+
 def test_masked_weights_are_stored_but_zero_and_shrunk_ones_are_gone():
     net = models.build("convnet", in_channels=1, num_classes=10, image_size=8).train()
     x = torch.rand(64, 1, 8, 8)

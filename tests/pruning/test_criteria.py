@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import pytest
 import torch
@@ -196,3 +197,15 @@ def test_bad_input_is_named(two_layers):
         two_layers[1].weight[0, 0] = torch.inf
     with pytest.raises(ValueError, match="magnitude saliency of 1.weight is not finite"):
         criteria.saliency(two_layers, "magnitude")
+
+
+@pytest.mark.parametrize("layer, named", [
+    (nn.Sigmoid(), "1 (Sigmoid)"), (nn.GroupNorm(2, 4), "1 (GroupNorm)"), (nn.Softmax(1), "1 (Softmax)"),
+    (nn.LeakyReLU(), None), (nn.BatchNorm2d(4), None),
+])  # fmt: skip
+def test_synflow_names_layers_that_do_not_double_with_their_input(layer, named):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.Flatten(), nn.Linear(144, 3)).eval()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        criteria.saliency(net, "synflow", torch.rand(1, 1, 8, 8))
+    assert [named in str(warning.message) for warning in caught] == ([True] if named else [])

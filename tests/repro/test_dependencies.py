@@ -80,7 +80,8 @@ def test_steps_depend_on_what_they_use_and_on_nothing_else():
     names = set(networks.Trained(data=networks.Data(name="digits"), network="convnet", epochs=1).code())
     assert {"sparselib.training.fit", "sparselib.data.load", "sparselib.models.build"} <= names
     assert {name for name in names if name.startswith("sparselib.experiments.")} == {
-        f"sparselib.experiments.networks.{n}" for n in ("Data", "NetworkStep", "Trained", "fingerprint", "inliers")
+        f"sparselib.experiments.networks.{n}"
+        for n in ("Data", "NetworkStep", "Trained", "fingerprint", "foreign", "inliers")
     }
     wings = ("sparselib.robustness.attacks", "sparselib.detection", "sparselib.pruning.weights", "sparselib.repro")
     assert not [name for name in names if name.startswith(wings)]
