@@ -27,7 +27,7 @@ def save_model(model: nn.Module, path: str | Path) -> None:
     # Cloned: tied tensors are written under each of their names, and loaded into the one that has them all.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     header = {"spec": getattr(model, "spec", None), "sizes": _sizes(model)}
-    write_atomic(path, save(state, metadata={key: json.dumps(value) for key, value in header.items()}))
+    write_atomic(_path(path), save(state, metadata={key: json.dumps(value) for key, value in header.items()}))
 
 
 @checks.typed
@@ -39,7 +39,7 @@ def load_model(
     `into`: a network of the class that was saved, which is left as it is, or a function that makes one; not needed for
     networks of `models.build`. Raises ValueError when the file is damaged or does not fit.
     """
-    path = Path(path)
+    path = _path(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
@@ -62,6 +62,12 @@ def load_model(
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} does not hold a network of this version of sparselib: {error}") from error
     return model.eval()
+
+
+def _path(path):
+    if not str(path).strip() or "\0" in str(path):
+        raise ValueError(f"path must be that of a file, got {str(path)!r}")
+    return Path(path)
 
 
 SIZES = (

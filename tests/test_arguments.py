@@ -105,10 +105,10 @@ CALLS = [
     example(masks.bare, {"model": "model"}, model=NET),
     example(
         schedules.train_sparse,
-        {**TRAIN, "model": "model", "criterion": "name", "sparsity": "fraction", "when": "name", "epochs": "natural",
-         "finetune_epochs": "natural", "finetune_lr": "positive", "limit": "open_fraction", "scored": "count",
+        {**TRAIN, "model": "model", "criterion": "name", "sparsity": "fraction", "when": "name", "epochs": "count",
+         "finetune_epochs": "natural", "finetune_lr": "positive", "limit": "fraction", "scored": "count",
          "rounds": "count", "scope": "name", "structured": "flag"},
-        model=NET, train=TINY, criterion="magnitude", sparsity=0.5, epochs=0, finetune_epochs=0, progress=False,
+        model=NET, train=TINY, criterion="magnitude", sparsity=0.5, epochs=1, finetune_epochs=0, progress=False,
     ),
     example(
         schedules.finetuned,

@@ -33,6 +33,7 @@ class Cost:
     peak_bytes: int
 
 
+@checks.typed
 def cost(model: nn.Module, example: torch.Tensor, *, repeats: int = 10) -> Cost:
     """Return the Cost of a forward pass of `example` (N, C, H, W), in eval mode, without gradients.
 

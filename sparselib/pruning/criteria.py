@@ -25,6 +25,7 @@ from sparselib.registry import Registry
 GRASP_TEMPERATURE = 200  # on the logits, as in the GraSP paper
 
 
+@checks.typed
 def saliency(
     model: nn.Module, criterion: str, x: torch.Tensor | None = None, y: torch.Tensor | None = None, *,
     structured: bool = False, seed: int = 0, batch_size: int = 256,
@@ -92,6 +93,7 @@ class Problem:
         for x, y, w in zip(*(t.split(self.batch_size) for t in (inputs, labels, weights)), strict=True):
             with torch.enable_grad():
                 logits = checks.logits(self.model(x), x) / temperature
+                checks.labels(y, x, classes=logits.shape[1])
                 yield (w * F.cross_entropy(logits, y, reduction="none")).sum()
 
     def gradient(self, weights: torch.Tensor | None = None, temperature: float = 1.0) -> list[torch.Tensor]:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from sparselib import checks
+
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear  # whose weights pruning may remove
 
 
@@ -125,6 +127,7 @@ def _restored(kind, state, mask):
     return layer
 
 
+@checks.typed
 def bare(model: nn.Module) -> nn.Module:
     """Return a copy of the model without masks: removed weights are plain zeros, shared weights stay shared."""
     distinct(model)  # refuses what cannot be copied, by name

@@ -10,11 +10,12 @@ from torch import nn
 
 from sparselib import checks, data, pruning, seeds, training
 from sparselib.models import device_of
-from sparselib.pruning import masks
+from sparselib.pruning import criteria, masks, weights
 
 WHEN = ("before", "early", "gradual", "after", "tickets")
 
 
+@checks.typed
 def train_sparse(
     model: nn.Module, train: data.Samples, criterion: str, sparsity: float, *, when: str = "after",
     structured: bool = False, scope: str = "global", rounds: int = 1, epochs: int = 20, finetune_epochs: int = 10,
@@ -42,10 +43,11 @@ def train_sparse(
     Raises: ValueError/TypeError for arguments out of range.
     """
     checks.choice("when", when, WHEN)
-    checks.number("sparsity", sparsity, 0, 1, high_open=True)
     checks.integer("epochs", epochs, low=1)
     checks.integer("finetune_epochs", finetune_epochs, low=0)
+    checks.number("finetune_lr", finetune_lr, 0, low_open=True)
     checks.number("limit", limit, 0, 1, high_open=True)
+    _check(train, criterion, sparsity, scope, rounds, batch_size, lr)
     cut = {"structured": structured, "scope": scope, "seed": seed}
     fit = {"batch_size": batch_size, "seed": seed, "progress": progress, **options}
     few, total, net, watch = _few(model, train, scored, seed), epochs + finetune_epochs, copy.deepcopy(model), None
@@ -71,6 +73,7 @@ def train_sparse(
     return net
 
 
+@checks.typed
 def finetuned(
     dense: nn.Module, train: data.Samples, criterion: str, sparsity: float, *, structured: bool = False,
     scope: str = "global", rounds: int = 1, epochs: int = 10, batch_size: int = 64, lr: float = 1e-3,
@@ -80,6 +83,8 @@ def finetuned(
 
     Arguments as `train_sparse`.
     """
+    checks.integer("epochs", epochs, low=0)
+    _check(train, criterion, sparsity, scope, rounds, batch_size, lr)
     few, net = _few(dense, train, scored, seed), copy.deepcopy(dense)
     cut = {"structured": structured, "scope": scope}
     fit = {"batch_size": batch_size, "lr": lr, "progress": progress, **options}
@@ -91,9 +96,21 @@ def finetuned(
     return net
 
 
+def _check(train, criterion, sparsity, scope, rounds, batch_size, lr):
+    """Check what would else be told only after hours of training."""
+    if not len(train):
+        raise ValueError("train must not be empty")
+    checks.choice("criterion", criterion, criteria.CRITERIA)
+    checks.number("sparsity", sparsity, 0, 1, high_open=True)
+    checks.choice("scope", scope, weights.SCOPES)
+    checks.integer("rounds", rounds, low=1)
+    checks.integer("batch_size", batch_size, low=1)
+    checks.number("lr", lr, 0, low_open=True)
+
+
 def _few(model, train, scored, seed):
     """Return the x and y that the criterion is measured on, where the model is."""
-    few = data.balanced(train, scored, seed=seed)
+    few = data.balanced(train, checks.integer("scored", scored, low=1), seed=seed)
     return few.x.to(device_of(model)), few.y.to(device_of(model))
 
 

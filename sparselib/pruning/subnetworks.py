@@ -23,6 +23,7 @@ OBJECTIVES = ("clean", "adversarial", "shift", "outlier")
 BATCH_NORMS = ("frozen", "restated")
 
 
+@checks.typed
 def search(
     model: nn.Module, train: data.Samples, sparsity: float, *, objective: str = "clean",
     outliers: data.Samples | None = None, unseen: Iterable[data.Samples] = (), eps: float = 0.1, noise: float = 1.0,
@@ -50,6 +51,7 @@ def search(
         FloatingPointError for a model whose loss is not finite.
     """
     checks.number("sparsity", sparsity, 0, 1, high_open=True)
+    checks.number("noise", noise, 0)
     checks.choice("init", init, ("hydra", "edge-popup"))
     checks.choice("scope", scope, ("layer", "global"))
     checks.choice("batch_norm", batch_norm, BATCH_NORMS)

@@ -19,7 +19,7 @@ import torch_pruning
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from sparselib import seeds
+from sparselib import checks, seeds
 from sparselib.models import BatchNorm, batch_norms, device_of, evaluating, input_shape, requiring_gradients
 from sparselib.pruning import masks
 
@@ -202,6 +202,7 @@ def _tolerance(example):
     return max(1e-4, 32 * torch.finfo(example.dtype).eps)
 
 
+@checks.typed
 def shrink(model: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
     """Return a physically smaller network that computes the same: units that nobody reads are cut out.
 
@@ -315,6 +316,7 @@ def example_input(model: nn.Module, x: torch.Tensor | None) -> torch.Tensor:
     Raises: ValueError without x for a network that is not one of `models.build`.
     """
     if x is not None and len(x):
+        checks.images(x, name="x, the example,")
         return x[:1].to(device_of(model))
     shape = input_shape(model)
     if shape is None:

@@ -12,6 +12,7 @@ from sparselib.pruning import criteria, masks, units
 SCOPES = ("global", "layer")
 
 
+@checks.typed
 def prune(
     model: nn.Module, criterion: str, sparsity: float, x: torch.Tensor | None = None, y: torch.Tensor | None = None, *,
     structured: bool = False, scope: str = "global", rounds: int = 1, seed: int = 0, batch_size: int = 256,
@@ -71,6 +72,7 @@ def step(
     masks.set_masks(model, kept)
 
 
+@checks.typed
 def sparsity(model: nn.Module) -> float:
     """Return the fraction in [0, 1] of the prunable weights that are masked."""
     return 1 - _density(model)
