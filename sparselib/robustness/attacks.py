@@ -54,8 +54,7 @@ def pgd(
         steps: gradient steps, at least 1. step_size: default 2.5·eps/steps (Madry), enough to cross the ball.
         restarts: independent runs; per input the one with the highest loss is kept, a success before any failure.
         random_start: start uniformly inside the ball instead of at x.
-        loss: "ce", the cross-entropy, or "margin", max_{k≠y} z_k − z_y (Carlini & Wagner 2017), whose gradient does
-            not vanish when the network is sure of itself.
+        loss: "ce", the cross-entropy, or "margin", max_{k≠y} z_k − z_y (Carlini & Wagner 2017); see `losses`.
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
             higher loss; the steps and restarts left go to the rest only. Enough to measure accuracy; the points are
             less extreme, so not for measuring detection.
@@ -110,13 +109,13 @@ def autoattack(
     """
     x, y = _checked(model, x, y, eps, norm)
     checks.integer("batch_size", batch_size, low=1)
-    if not len(x) or not eps:
-        return x.clone()
     with evaluating(model):
         with torch.no_grad():
-            logits = torch.cat([checks.logits(model(part), part) for part in x.split(batch_size)])
-        losses(logits, y, "margin", False)  # refuses labels beyond the classes
-        found = toolbox.run(model, x, y, eps, norm, logits.shape[1], seed, batch_size)
+            classes = {checks.logits(model(part), part).shape[1] for part in x.split(batch_size)}
+        checks.labels(y, x, classes=max(classes))
+        if not len(x) or not eps:
+            return x.clone()
+        found = toolbox.run(model, x, y, eps, norm, max(classes), seed, batch_size)
     # It works in float32, up to 1e-4 outside of the ball; what it did not move stays what it was.
     moved = (found != x.float()).flatten(1).any(1) & torch.isfinite(found).flatten(1).all(1)
     return torch.where(moved.view(-1, 1, 1, 1), (x + projected(found.to(x) - x, eps, norm)).clamp(0, 1), x)
@@ -128,25 +127,24 @@ def _in_parts(function, *tensors):
 
 
 def _checked(model, x, y, eps, norm):
-    checks.labels(y, checks.images(x, unit_range=True))
+    checks.labels(y, checks.images(x, unit_range=True, half=False))
     on_device_of(model, x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"x must be float32 or float64, whose steps are finer than eps, got {x.dtype}: use model.float()"
-        )
     checks.number("eps", eps, 0)
     checks.choice("norm", norm, NORMS)
     return x.detach(), y
 
 
-def losses(logits: torch.Tensor, y: torch.Tensor, loss: str, targeted: bool) -> torch.Tensor:
-    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K."""
+def losses(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False) -> torch.Tensor:
+    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K.
+
+    "margin": m = max_{k≠y} z_k − z_y. "ce": the same with the soft maximum, s = log Σ_{k≠y} exp z_k − z_y. The
+    cross-entropy itself is log(1 + exp s), which rises with s and in its direction, but in float32 it is 0, and so is
+    its gradient, on most inputs of a well-trained network.
+    """
     checks.labels(y, logits, classes=logits.shape[1])
-    if loss == "ce":
-        value = F.cross_entropy(logits, y, reduction="none")
-    else:
-        own = F.one_hot(y, logits.shape[1]).bool()
-        value = logits.masked_fill(own, -torch.inf).amax(1) - logits[own]
+    own = F.one_hot(y, logits.shape[1]).bool()
+    others = logits.masked_fill(own, -torch.inf)
+    value = (others.logsumexp(1) if loss == "ce" else others.amax(1)) - logits[own]
     return -value if targeted else value
 
 
@@ -157,32 +155,18 @@ def forward(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
         return x, checks.logits(model(x), x)
 
 
-def ascent(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False) -> torch.Tensor:
-    """Return the direction (N, K) in the logits along which the loss rises: its gradient without its size.
-
-    With the softmax q of the classes k ≠ y among themselves, the gradient of the cross-entropy is (1 − p_y)(q − e_y).
-    The factor is what vanishes, in float32 on most inputs of a well-trained network, and an attack that goes by the
-    sign or the direction has no need of it. The margin has the largest of the others in place of q.
-    """
-    at = y.unsqueeze(1)
-    others = logits.detach().scatter(1, at, -torch.inf)
-    q = others.softmax(1) if loss == "ce" else F.one_hot(others.argmax(1), others.shape[1]).to(logits)
-    direction = q.scatter(1, at, -1.0)
-    return -direction if targeted else direction
-
-
 def input_gradient(
     x: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False
 ) -> torch.Tensor:
-    """Return ∂loss/∂x (N, C, H, W) of a `forward`, but for a positive factor for each input (see `ascent`).
+    """Return the gradient (N, C, H, W) of the `losses` of a `forward`.
 
     0 where the network lets no gradient through, which `sanity` flags. Raises: ValueError when it is not finite.
     """
-    checks.labels(y, x, classes=logits.shape[1])
-    if not logits.requires_grad:
+    with torch.enable_grad():
+        value = losses(logits, y, loss, targeted).sum()
+    if not value.requires_grad:
         return torch.zeros_like(x)
-    start = ascent(logits, y, loss, targeted)
-    gradient = torch.autograd.grad(logits, x, start, allow_unused=True, materialize_grads=True)[0]
+    gradient = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
     if not torch.isfinite(gradient).all():
         raise ValueError("model has a gradient that is NaN or infinite")
     return gradient

@@ -90,8 +90,10 @@ def _noisy_classes(model, image, sigma, count, batch_size, seed, index):
     """Return the model's classes (count,) for the image (C, H, W) plus noise, as a NumPy array."""
     # NumPy draws normal numbers one by one, so the stream is the same in batches of any size; torch's is not.
     rng, classes = seeds.numpy_generator(seed, "certify", index), []
+    wide = torch.promote_types(image.dtype, torch.float32)  # half precision would round the noise
     for start in range(0, count, batch_size):
         shape = min(batch_size, count - start), *image.shape  # (B, C, H, W)
-        noisy = image + sigma * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(image)
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(image.device, wide)
+        noisy = (image + sigma * noise).to(image.dtype)
         classes.append(checks.logits(model(noisy), noisy).argmax(1).cpu().numpy())
     return np.concatenate(classes)

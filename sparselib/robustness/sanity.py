@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sparselib import checks, seeds
@@ -146,12 +147,11 @@ def _noise(model, x, y, eps, norm, seed):
 
 
 def _zero_gradients(model, x, y):
-    """Return the share of samples without any gradient, and that whose cross-entropy has none in its own precision."""
-    silent, saturated = [], []
+    """Return the share of samples without any gradient, and that whose cross-entropy is 0 in its own precision."""
+    silent = saturated = 0
     with evaluating(model):
         for xs, ys in _batches(x, y):
             leaf, logits = attacks.forward(model, xs)
-            p = logits.detach().softmax(1).gather(1, ys.unsqueeze(1)).squeeze(1)
-            silent.append((attacks.input_gradient(leaf, logits, ys) == 0).flatten(1).all(1))
-            saturated.append(p == 1)
-    return [int(torch.cat(found).sum()) / len(x) for found in (silent, saturated)]
+            silent += int((attacks.input_gradient(leaf, logits, ys) == 0).flatten(1).all(1).sum())
+            saturated += int((F.cross_entropy(logits, ys, reduction="none") == 0).sum())
+    return silent / len(x), saturated / len(x)

@@ -47,14 +47,15 @@ def corrupt(x: torch.Tensor, kind: str, severity: int, *, seed: int = 0) -> torc
     channels, *size = x.shape[1:]
     if channels not in (1, 3) or min(size) < 8:
         raise ValueError(f"x must have 1 or 3 channels and at least 8×8 pixels, got shape {tuple(x.shape)}")
-    shifted = x.detach().cpu().double().contiguous().numpy().copy()  # sums depend on the layout in the last bit
+    shifted = torch.empty_like(x, requires_grad=False, memory_format=torch.contiguous_format)
     step = max(1, VALUES_AT_ONCE // (channels * size[0] * size[1]))
     for start in range(0, len(x), step):
-        part = shifted[start : start + step]
+        # Contiguous: sums depend on the layout in the last bit.
+        part = x[start : start + step].detach().cpu().double().contiguous().numpy().copy()
         # Lazy: a kind without randomness draws no generator.
         rngs = (seeds.numpy_generator(seed, "shift", kind, start + i) for i in range(len(part)))
-        part[:] = SHIFTS[kind](part, severity - 1, rngs)
-    return torch.from_numpy(shifted.clip(0, 1)).to(x)
+        shifted[start : start + step] = torch.from_numpy(SHIFTS[kind](part, severity - 1, rngs).clip(0, 1))
+    return shifted
 
 
 def _gaussian_noise(x, level, rngs):
