@@ -41,7 +41,9 @@ def number(
     if isinstance(plain, bool) or not isinstance(plain, (int, float)):
         raise TypeError(f"{name} must be a number, got {_short(value)} of type {type(value).__name__}")
     inside = (low < plain if low_open else low <= plain) and (plain < high if high_open else plain <= high)
-    if not (inside and math.isfinite(plain)):
+    if inside and math.inf > abs(plain) > torch.finfo(torch.float32).max:
+        raise ValueError(f"{name} must be finite in float32, got {_short(value)}")
+    if not (inside and abs(plain) < math.inf):
         interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
         allowed = "finite" if (low, high) == (-math.inf, math.inf) else f"in {interval}"
         raise ValueError(f"{name} must be {allowed}, got {_short(value)}")
@@ -53,6 +55,8 @@ def integer(name: str, value: int, low: int | None = None, high: int | None = No
     plain = _scalar(value)
     if isinstance(plain, bool) or not isinstance(plain, int):
         raise TypeError(f"{name} must be an int, got {_short(value)} of type {type(value).__name__}")
+    if not -(2**63) <= plain < 2**63:
+        raise ValueError(f"{name} must fit into 64 bits, got {_short(value)}")
     if (low is not None and plain < low) or (high is not None and plain > high):
         bounds = f"at least {low}" if high is None else f"in {low}..{high}"
         raise ValueError(f"{name} must be {bounds}, got {_short(value)}")
@@ -92,17 +96,17 @@ def typed(function: F) -> F:
     return checked  # type: ignore[return-value]
 
 
-def _fitting(name, value: Any, kind) -> Any:
+def _fitting(name, value, kind):
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if not all(isinstance(option, type) for option in options):
+    if Any in options or not all(isinstance(option, type) for option in options):
         return value  # a Callable, a Sequence of something
-    if value is None and types.NoneType in options:
+    plain = _scalar(value)
+    if plain is None and types.NoneType in options:
         return None
-    if options[0] is float:
-        plain = _scalar(value)
-        return plain if isinstance(plain, float) and plain == math.inf else number(name, value)  # inf: the function's
     if options[0] is int:
         return integer(name, value)
+    if options[0] is float:
+        return plain if isinstance(plain, float) and plain == math.inf else number(name, value)  # inf: the function's
     if not isinstance(value, options):
         said = " or ".join("None" if option is types.NoneType else option.__name__ for option in options)
         raise TypeError(f"{name} must be of type {said}, got {_short(value)}{_remedy(value)}")
@@ -114,7 +118,7 @@ def images(x: torch.Tensor, *, name: str = "x", unit_range: bool = False, half: 
 
     `unit_range`: within [0, 1]. `half`: of 16 bits, too, else float32 or float64.
     """
-    if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS:
+    if not isinstance(x, torch.Tensor) or x.dtype not in FLOATS or x.layout != torch.strided or x.is_meta:
         raise TypeError(f"{name} must be a floating point tensor (N, C, H, W), got {_kind(x)}{_remedy(x)}")
     if not half and x.element_size() < 4:
         raise TypeError(f"{name} must be float32 or float64, got {x.dtype}: too coarse for this; use model.float()")
@@ -126,7 +130,7 @@ def images(x: torch.Tensor, *, name: str = "x", unit_range: bool = False, half: 
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     if unit_range and not 0 <= low <= high <= 1:
-        remedy = "x / 255 brings bytes there" if low >= 0 else "normalisation is the network's first layer"
+        remedy = "bytes are x / 255" if low >= 0 else "normalisation is the network's first layer"
         raise ValueError(f"{name} must lie in [0, 1], got values in [{low:.4g}, {high:.4g}]: {remedy}")
     return x
 
@@ -147,7 +151,10 @@ def labels(y: torch.Tensor, x: torch.Tensor, *, name: str = "y", classes: int | 
 
 
 def _kind(value):
-    return f"dtype {value.dtype}" if isinstance(value, torch.Tensor) else f"type {type(value).__name__}"
+    if not isinstance(value, torch.Tensor):
+        return f"type {type(value).__name__}"
+    state = " without values" if value.is_meta else " that is sparse" if value.layout != torch.strided else ""
+    return f"dtype {value.dtype}{state}"
 
 
 def _remedy(value):

@@ -173,18 +173,18 @@ def restate_batch_norm(model: nn.Module, samples: Samples | Batches, *, batch_si
             layer.momentum = momentum
 
 
-def _batches(model, name, given: Any, batch_size) -> Iterator[tuple[torch.Tensor, Any]]:
-    """Yield (inputs, labels or None) on the model's device: tensors and Samples in parts, batches as they come."""
+def _batches(model, name, given, batch_size) -> Iterator[tuple[torch.Tensor, Any]]:
+    """Yield (inputs, labels or None) on the model's device: a tensor or Samples in parts, batches as they come."""
     checks.integer("batch_size", batch_size, low=1)
-    device, inputs, whole = device_of(model), name, torch.Tensor if name == "x" else Samples
+    device, whole = device_of(model), torch.Tensor if name == "x" else Samples
     if isinstance(given, Samples) and whole is Samples:
-        given, inputs = zip(given.x.split(batch_size), given.y.split(batch_size), strict=True), f"{name}.x"
+        given = zip(given.x.split(batch_size), given.y.split(batch_size), strict=True)
     elif isinstance(given, torch.Tensor) and whole is torch.Tensor:
         given = given.split(batch_size)  # an empty tensor is one empty batch, which has the right number of columns
     elif isinstance(given, (torch.Tensor, np.ndarray, str)) or not isinstance(given, Iterable):
         got = type(given).__name__
         raise TypeError(f"{name} must be of type {whole.__name__} or an iterable of batches, got {got}")
     for part in given:
-        x, y = part if isinstance(part, (tuple, list)) and len(part) == 2 else (part, None)
-        x = checks.images(x, name=inputs).to(device)
-        yield on_device_of(model, x, name=inputs), y.to(device) if isinstance(y, torch.Tensor) else y
+        pair: Any = part if isinstance(part, (tuple, list)) and len(part) == 2 else (part, None)
+        x, y = checks.images(pair[0], name=name).to(device), pair[1]
+        yield on_device_of(model, x, name=name), y.to(device) if isinstance(y, torch.Tensor) else y

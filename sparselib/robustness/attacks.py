@@ -18,6 +18,7 @@ NORMS = ("linf", "l2")
 LOSSES = ("ce", "margin")
 NAMES = ("fgsm", "pgd", "autoattack")
 PART = 512  # inputs attacked at a time
+FAR = 1e6  # beyond any two images: larger radii and steps are this one, which float32 holds
 
 
 @checks.typed
@@ -32,7 +33,7 @@ def fgsm(
         eps: radius, at least 0. norm: "linf" or "l2".
     Returns: (N, C, H, W) in [0, 1], no further than eps from x. Raises: ValueError/TypeError for bad arguments.
     """
-    x, y = _checked(model, x, y, eps, norm)
+    x, y, eps = _checked(model, x, y, eps, norm)
 
     def attack(x, y):
         gradient = input_gradient(*forward(model, x), y, targeted=targeted)
@@ -61,11 +62,11 @@ def pgd(
         seed: of the starts. That of an input depends on its place in the batch and the size of the batch only.
     Returns: (N, C, H, W) in [0, 1], no further than eps from x.
     """
-    x, y = _checked(model, x, y, eps, norm)
+    x, y, eps = _checked(model, x, y, eps, norm)
     checks.integer("steps", steps, low=1)
     checks.integer("restarts", restarts, low=1)
     checks.choice("loss", loss, LOSSES)
-    step_size = 2.5 * eps / steps if step_size is None else checks.number("step_size", step_size, 0)
+    step_size = 2.5 * eps / steps if step_size is None else min(checks.number("step_size", step_size, 0), FAR)
     goal = loss, targeted
     worst, rank = x.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
     left = torch.arange(len(x), device=x.device)
@@ -107,7 +108,7 @@ def autoattack(
     Returns: (N, C, H, W) in [0, 1], no further than eps from x; a misclassified input comes back unchanged.
     Raises: ImportError without the toolbox; ValueError/TypeError for bad arguments.
     """
-    x, y = _checked(model, x, y, eps, norm)
+    x, y, eps = _checked(model, x, y, eps, norm)
     checks.integer("batch_size", batch_size, low=1)
     with evaluating(model):
         with torch.no_grad():
@@ -129,9 +130,8 @@ def _in_parts(function, *tensors):
 def _checked(model, x, y, eps, norm):
     checks.labels(y, checks.images(x, unit_range=True, half=False))
     on_device_of(model, x)
-    checks.number("eps", eps, 0)
     checks.choice("norm", norm, NORMS)
-    return x.detach(), y
+    return x.detach(), y, min(checks.number("eps", eps, 0), FAR)
 
 
 def losses(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False) -> torch.Tensor:

@@ -83,7 +83,7 @@ def check(
         raise ValueError("samples must not be empty")
     device = device_of(model)
     x, y = samples.x.to(device), samples.y.to(device)
-    checks.labels(y, checks.images(x, name="samples.x", unit_range=True), name="samples.y")
+    checks.labels(y, x, name="samples.y")
 
     def pgd(radius, *, against=model, loss="ce"):
         def attack(xs, ys):

@@ -318,8 +318,8 @@ def test_sanity_refuses_what_it_cannot_judge(trained, test):
         sanity.check(trained, test, eps=0)
     with pytest.raises(ValueError, match="unknown norm 'l1'"):
         sanity.check(trained, test, eps=0.1, norm="l1")
-    with pytest.raises(ValueError, match=r"samples.x must lie in \[0, 1\], got values in \[0, 2\]"):
-        sanity.check(trained, data.Samples(2 * test.x, test.y, test.classes, "bright"))
+    with pytest.raises(ValueError, match="samples.y must be non-negative class labels, got -1"):
+        sanity.check(trained, data.outliers("uniform", test, n=4))
 
 
 def test_sanity_without_a_radius_takes_the_usual_one(trained, test):
