@@ -14,6 +14,10 @@ import torch
 
 F = TypeVar("F", bound=Callable)
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+REMEDIES = {  # by the dtype of what should be images or labels
+    torch.uint8: ": images are bytes / 255, labels bytes.long()",
+    **dict.fromkeys((torch.int8, torch.int16, torch.int32), ": .long() makes int64"),
+}
 
 
 def choice(name: str, value: str, allowed: Iterable[str], *, also: str = "") -> str:
@@ -160,11 +164,7 @@ def _kind(value):
 def _remedy(value):
     if isinstance(value, np.ndarray):
         return ": torch.from_numpy makes a tensor"
-    if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
-        return ": images are bytes / 255, labels bytes.long()"
-    if isinstance(value, torch.Tensor) and value.dtype in (torch.int8, torch.int16, torch.int32):
-        return ": .long() makes int64"
-    return ""
+    return REMEDIES.get(value.dtype, "") if isinstance(value, torch.Tensor) else ""
 
 
 def logits(z: torch.Tensor, x: torch.Tensor, *, finite: bool = True) -> torch.Tensor:

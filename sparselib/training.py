@@ -1,6 +1,5 @@
 """Supervised training and accuracy."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,11 +20,10 @@ Batches = Iterable[Any]  # of pairs (inputs (B, C, H, W), labels (B,)), such as 
 
 @dataclass
 class History:
-    """One entry per epoch: mean training loss, training accuracy in [0, 1]; and the seconds of the whole run."""
+    """One entry per epoch: the mean loss and the accuracy in [0, 1] of the samples trained on."""
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 @checks.typed
@@ -76,8 +74,8 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     steps = max(epochs * -(-seen // batch_size), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
-    history, started = History(), time.perf_counter()
-    order, step, objective = seeds.generator(seed, "order"), 0, adversarial or objectives.clean
+    history, order, step = History(), seeds.generator(seed, "order"), 0
+    objective = adversarial or objectives.clean
     with seeds.isolated(seed, "training"), keeping_modes(model):
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
@@ -101,7 +99,6 @@ def fit(
             if after_epoch is not None:
                 after_epoch(model, epoch + 1)
     optimizer.zero_grad()  # leave no gradients behind
-    history.seconds = time.perf_counter() - started
     return history
 
 

@@ -199,9 +199,7 @@ def test_what_is_no_table_of_logits_is_refused_before_and_within_training(train,
         net = Odd(always)
         before = _vector(net)
         for objective in (None, objectives.Adversarial(0.1, steps=1, method="trades"), objectives.HalfNoise(0.1)):
-            with pytest.raises(
-                ValueError, match=r"model must (map .* to logits \(N, K\), got|have at least 2 classes)"
-            ):
+            with pytest.raises(ValueError, match=expected):
                 training.fit(net, train, epochs=1, adversarial=objective, progress=False)
         assert torch.equal(_vector(net), before)
 

@@ -7,7 +7,6 @@ AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells 
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sparselib import checks, seeds
@@ -55,7 +54,7 @@ def pgd(
         steps: gradient steps, at least 1. step_size: default 2.5·eps/steps (Madry), enough to cross the ball.
         restarts: independent runs; per input the one with the highest loss is kept, a success before any failure.
         random_start: start uniformly inside the ball instead of at x.
-        loss: "ce", the cross-entropy, or "margin", max_{k≠y} z_k − z_y (Carlini & Wagner 2017); see `losses`.
+        loss: "ce", the cross-entropy, or "margin" (Carlini & Wagner 2017); see `losses`.
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
             higher loss; the steps and restarts left go to the rest only. Enough to measure accuracy; the points are
             less extreme, so not for measuring detection.
@@ -142,9 +141,9 @@ def losses(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bo
     its gradient, on most inputs of a well-trained network.
     """
     checks.labels(y, logits, classes=logits.shape[1])
-    own = F.one_hot(y, logits.shape[1]).bool()
-    others = logits.masked_fill(own, -torch.inf)
-    value = (others.logsumexp(1) if loss == "ce" else others.amax(1)) - logits[own]
+    at = y.unsqueeze(1)
+    others = logits.scatter(1, at, -torch.inf)
+    value = (others.logsumexp(1) if loss == "ce" else others.amax(1)) - logits.gather(1, at).squeeze(1)
     return -value if targeted else value
 
 
