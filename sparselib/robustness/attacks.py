@@ -4,8 +4,6 @@ FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al.
 AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells whether to believe them.
 """
 
-from functools import partial
-
 import torch
 from torch import nn
 
@@ -33,13 +31,12 @@ def fgsm(
     Returns: (N, C, H, W) in [0, 1], no further than eps from x. Raises: ValueError/TypeError for bad arguments.
     """
     x, y, eps = _checked(model, x, y, eps, norm)
-
-    def attack(x, y):
-        gradient = input_gradient(*forward(model, x), y, targeted=targeted)
-        return (x + eps * steepest(gradient, norm)).clamp(0, 1)
-
+    attacked = torch.empty_like(x)
     with evaluating(model):
-        return _in_parts(attack, x, y)
+        for xs, ys, out in _parts(x, y, attacked):
+            gradient = input_gradient(*forward(model, xs), ys, targeted=targeted)
+            out.copy_((xs + eps * steepest(gradient, norm)).clamp(0, 1))
+    return attacked
 
 
 @checks.typed
@@ -66,19 +63,19 @@ def pgd(
     checks.integer("restarts", restarts, low=1)
     checks.choice("loss", loss, LOSSES)
     step_size = 2.5 * eps / steps if step_size is None else min(checks.number("step_size", step_size, 0), FAR)
-    goal = loss, targeted
-    worst, rank = x.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
+    worst, rank = torch.empty_like(x), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
     left = torch.arange(len(x), device=x.device)
     with evaluating(model):
         for restart in range(restarts):
-            start = x
+            points = x.clone()
             if random_start:  # drawn for all, so that it does not matter who is left
-                start = (x + random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart))).clamp(0, 1)
-            climb = partial(_climb, model, eps, norm, steps, step_size, goal, early_stop)
-            ends = _in_parts(climb, x[left], y[left], start[left])
+                points = random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart)).add_(x).clamp_(0, 1)
+            xs, ys, ends = (x, y, points) if len(left) == len(x) else (x[left], y[left], points[left])
+            for part in _parts(xs, ys, ends):  # in place: where a climb starts, it ends
+                part[2].copy_(_climb(model, *part, eps, norm, steps, step_size, loss, targeted, early_stop))
             if restarts == 1:
                 return ends
-            reached = _in_parts(partial(_rank, model, goal), ends, y[left])
+            reached = torch.cat([_rank(model, *part, loss, targeted) for part in _parts(ends, ys)])
             better = reached > rank[left]
             worst[left[better]], rank[left[better]] = ends[better], reached[better]
             if early_stop:
@@ -95,10 +92,9 @@ def autoattack(
 ) -> torch.Tensor:  # fmt: skip
     """Return an adversarial point for each input that one of four strong attacks breaks, and x for the others.
 
-    AutoAttack as the Adversarial Robustness Toolbox has it: Auto-PGD on the cross-entropy, Auto-PGD on the difference
-    of logits ratio (on the margin where there are two classes), DeepFool and the black-box Square attack; each goes on
-    with what the one before left unbroken. The module `autoattack` has the settings and how it differs from the
-    original. It takes minutes where `pgd` takes seconds: for a final figure, on a few hundred inputs.
+    Auto-PGD on the cross-entropy, Auto-PGD on the difference of logits ratio (two classes: the margin), DeepFool and
+    the black-box Square attack; each goes on with what the one before left unbroken. The module `autoattack` has the
+    settings. It takes minutes where `pgd` takes seconds: for a final figure, on a few hundred inputs.
 
     Args: as `fgsm`, and
         seed: of all its random choices, drawn for the whole batch at once: a sample's point depends on the others. The
@@ -121,9 +117,9 @@ def autoattack(
     return torch.where(moved.view(-1, 1, 1, 1), (x + projected(found.to(x) - x, eps, norm)).clamp(0, 1), x)
 
 
-def _in_parts(function, *tensors):
-    """Return what a function makes of tensors (N, …), PART inputs at a time: memory does not grow with N."""
-    return torch.cat([function(*parts) for parts in zip(*(t.split(PART) for t in tensors), strict=True)])
+def _parts(*tensors):
+    """Yield tensors (N, …) PART inputs at a time."""
+    return zip(*(tensor.split(PART) for tensor in tensors), strict=True)
 
 
 def _checked(model, x, y, eps, norm):
@@ -171,16 +167,16 @@ def input_gradient(
     return gradient
 
 
-def _climb(model, eps, norm, steps, step_size, goal, early_stop, x, y, start):
+def _climb(model, x, y, start, eps, norm, steps, step_size, loss, targeted, early_stop):
     """Return where projected gradient ascent from `start` ends, or its first adversarial point with `early_stop`."""
     ends, here = start.clone(), start
     left = torch.arange(len(x), device=x.device)  # the place in `ends` of each point that still climbs
     for _ in range(steps):
         leaf, logits = forward(model, here)
-        broken = _success(logits, y, goal[1]) & early_stop
+        broken = _success(logits, y, targeted) & early_stop
         if broken.all():
             break
-        gradient = input_gradient(leaf, logits, y, *goal)
+        gradient = input_gradient(leaf, logits, y, loss, targeted)
         if broken.any():
             ends[left[broken]] = here[broken]
             left, x, y, here, gradient = (t[~broken] for t in (left, x, y, here, gradient))
@@ -193,13 +189,13 @@ def _success(logits, y, targeted):
     return (logits.argmax(1) == y) == targeted
 
 
-def _rank(model, goal, x, y):
+def _rank(model, x, y, loss, targeted):
     """Return the loss per input, lifted above every failure where the attack succeeded."""
     with torch.no_grad():
         logits = checks.logits(model(x), x)
-    value = losses(logits.double(), y, *goal)
+    value = losses(logits.double(), y, loss, targeted)
     # the loss in its order within (-1, 1), above it every success
-    return value / (1 + value.abs()) + 2 * _success(logits, y, goal[1])
+    return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
 
 
 def _norms(delta):
@@ -226,7 +222,8 @@ def projected(delta: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
 def random_in_ball(x: torch.Tensor, eps: float, norm: str, rng: torch.Generator) -> torch.Tensor:
     """Return uniform draws from the ball of radius eps, one for each input of x (N, C, H, W), in its shape."""
     if norm == "linf":
-        return ((2 * torch.rand(x.shape, generator=rng) - 1) * eps).to(x)
+        return torch.rand(x.shape, generator=rng).mul_(2).sub_(1).mul_(eps).to(x)
     direction = torch.randn(x.shape, generator=rng)
+    length = _norms(direction)
     radius = eps * torch.rand(len(x), 1, 1, 1, generator=rng) ** (1 / max(direction[:1].numel(), 1))
-    return (radius * direction / _norms(direction)).to(x)
+    return direction.mul_(radius).div_(length).to(x)

@@ -108,12 +108,11 @@ def _divergence(logits, other):
 
 def _most_divergent(model, x, eps, norm, steps, seed):
     """Return inputs within eps whose prediction diverges most from that of x (the inner maximum of TRADES)."""
-    with evaluating(model), torch.no_grad():
-        reference = _logits(model, x)
     # At x itself the divergence is flat: start beside it.
     start = 0.001 * torch.randn(x.shape, generator=seeds.generator(seed, "trades")).to(x)
     attacked = (x + start).clamp(0, 1)
     with evaluating(model), torch.enable_grad():
+        reference = _logits(model, x).detach()
         for _ in range(steps):
             attacked.requires_grad_()
             gradient = torch.autograd.grad(_divergence(reference, model(attacked)), attacked)[0]

@@ -26,7 +26,7 @@ USUAL = {"linf": 8 / 255, "l2": 0.5}  # eps on CIFAR-10
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what should hold, whether it does, and the numbers behind it (accuracies, unless named otherwise)."""
+    """What should hold, whether it does, and the numbers behind it (accuracies, unless named otherwise)."""
 
     name: str
     passed: bool
@@ -120,8 +120,8 @@ def check(
     return Report(found)
 
 
-def _batches(x, y):
-    return zip(x.split(BATCH), y.split(BATCH), strict=True)
+def _batches(*tensors):
+    return zip(*(tensor.split(BATCH) for tensor in tensors), strict=True)
 
 
 def _accuracy(model, x, y, attack):
@@ -138,9 +138,9 @@ def _noise(model, x, y, eps, norm, seed):
     rng = seeds.generator(seed, "sanity noise")
     standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for _ in range(DRAWS):
-        direction = attacks.steepest(torch.randn(x.shape, generator=rng), norm).to(x)
-        noisy = (x + eps * direction).clamp(0, 1)
-        standing &= torch.cat([_right(model, xs, ys) for xs, ys in _batches(noisy, y)])
+        for xs, ys, still in _batches(x, y, standing):
+            direction = attacks.steepest(torch.randn(xs.shape, generator=rng), norm).to(xs)
+            still &= _right(model, (xs + eps * direction).clamp(0, 1), ys)
     return standing.double().mean().item()
 
 
