@@ -36,7 +36,7 @@ def fit(
 
     Args:
         model: from (N, C, H, W) to logits, float32 or float64. Masks stay enforced; its modes are given back as found.
-        train: Samples of the model's dtype, moved to its device.
+        train: of the model's dtype, moved to its device.
         epochs: at least 0. batch_size: at least 1; with batch-norm, a last batch of one sample among larger ones is
             left out, and after linear layers, where one sample has no statistics, batches must have at least 2.
         lr: the peak of the cycle, reached after a quarter of the steps.
@@ -144,9 +144,7 @@ def restate_batch_norm(model: nn.Module, samples: Samples | Batches, *, batch_si
 
     A network that lost weights without training carries the statistics of the one it came from. Batches are averaged
     plainly, without momentum. One sample has no variance: of Samples at least 2 are passed at a time, and a batch of
-    one is left out. Modes are given back as found.
-
-    Args: samples: as for `accuracy`; labels are not needed.
+    one is left out. `samples` are as for `accuracy`; labels are not needed.
     Raises: ValueError for samples that leave no batch, and for scripted networks, whose layers cannot be told apart.
     """
     checks.integer("batch_size", batch_size, low=1)

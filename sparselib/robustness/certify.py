@@ -27,8 +27,7 @@ def certify(
     CERTIFY of the paper: n0 noisy copies pick the class, n others count how often it comes out.
 
     Args:
-        model: from (N, C, H, W) to logits (N, K), best trained with noise of about this sigma; in eval mode, left as
-            found.
+        model: from (N, C, H, W) to logits (N, K), best trained with noise of about this sigma; left as found.
         x: (N, C, H, W). sigma: standard deviation of the noise, above 0, in the units of x.
         n0: copies that pick the class, at least 1. n: copies that certify, at least n0: the largest radius that can
             come out is `radius_cap(sigma, n, alpha)`, so always show n.

@@ -1,9 +1,8 @@
 """Distribution shifts: common corruptions of images, computed here, nothing to download.
 
 Kinds and strengths follow CIFAR-10-C (Hendrycks & Dietterich 2019, https://arxiv.org/abs/1903.12261) for noise, blur,
-weather and digital kinds, and MNIST-C (Mu & Gilmer 2019, https://arxiv.org/abs/1906.02337) for geometry and drawing.
-They are written afresh, for any image size, so numbers are not comparable to published ones; pytorch-ood's `CIFAR10C`
-and `MNISTC` read the benchmarks' own files. Where a kind departs from its benchmark, its docstring says so.
+weather and digital kinds, and MNIST-C (Mu & Gilmer 2019, https://arxiv.org/abs/1906.02337) for geometry and drawing,
+written afresh for any image size: numbers are not comparable to published ones. Docstrings say where a kind departs.
 
 A constant that is a length counts pixels of the benchmark's images, 32 or 28 wide, and scales with the shorter side:
 a kind spoils the same share of a picture at any size. Counts, angles and grey levels do not scale. An image is read as
@@ -36,9 +35,8 @@ def corrupt(x: torch.Tensor, kind: str, severity: int, *, seed: int = 0) -> torc
         kind: one of KINDS. severity: int 1..5; the mean L2 distance to x grows with it.
         seed: int, at least 0. An image's draw is the same at all five severities, only its strength changes.
     Returns: (N, C, H, W) in [0, 1], of the dtype and on the device of x, without gradient. Image i depends on x[i],
-        kind, severity, seed and i alone, to the bit, since all is computed in float64 on the CPU. Another machine or
-        version of a library may round differently.
-    Raises: ValueError/TypeError for bad arguments, NaN and infinity included. Source: as above.
+        kind, severity, seed and i alone, to the bit on one machine, since all is computed in float64 on the CPU.
+    Raises: ValueError/TypeError for bad arguments.
     """
     checks.choice("kind", kind, KINDS)
     checks.integer("severity", severity, 1, 5)
