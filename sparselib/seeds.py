@@ -12,7 +12,7 @@ from sparselib import checks
 
 def derive(seed: int, *stream: object) -> int:
     """Return a 63-bit seed for one purpose: `derive(0, "attack", 3)` is unrelated to `derive(0, "noise", 3)`."""
-    checks.integer("seed", seed, low=0)
+    seed = checks.integer("seed", seed, low=0)
     digest = hashlib.sha256(repr((seed, *stream)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -1,30 +1,29 @@
 """Supervised training and accuracy."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from sparselib import checks, seeds
 from sparselib.data import Samples
-from sparselib.models import batch_norms, device_of, evaluating, keeping_modes
+from sparselib.models import batch_norms, device_of, evaluating, keeping_modes, on_device_of
 from sparselib.robustness import objectives
 
-Batches = torch.Tensor | Iterable[Any]  # images (N, C, H, W), or batches of them, with or without labels
+Batches = Iterable[Any]  # of pairs (inputs (B, C, H, W), labels (B,)), such as a DataLoader
 
 
 @dataclass
 class History:
-    """One entry per epoch: mean training loss, training accuracy in [0, 1]; and the seconds of the whole run."""
+    """One entry per epoch: the mean loss and the accuracy in [0, 1] of the samples trained on."""
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 @checks.typed
@@ -36,10 +35,10 @@ def fit(
     """Train the model in place with Adam, cross-entropy and a one-cycle learning rate; return its History.
 
     Args:
-        model: from (N, C, H, W) to logits. Masks stay enforced; its modes are given back as found.
-        train: Samples, moved to the model's device.
+        model: from (N, C, H, W) to logits, float32 or float64. Masks stay enforced; its modes are given back as found.
+        train: of the model's dtype, moved to its device.
         epochs: at least 0. batch_size: at least 1; with batch-norm, a last batch of one sample among larger ones is
-            left out, and after linear layers, where one sample has no statistics, it must be at least 2.
+            left out, and after linear layers, where one sample has no statistics, batches must have at least 2.
         lr: the peak of the cycle, reached after a quarter of the steps.
         adversarial: an `objectives.Adversarial`, to train on attacked inputs; or None.
         noise: standard deviation of Gaussian noise added to every input, or None.
@@ -58,18 +57,25 @@ def fit(
             raise TypeError(f"{name} must be callable or None, got {value!r}")
     if not len(train):
         raise ValueError("train must not be empty")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model must have parameters that require gradients, got none")
     device = device_of(model)
-    x, y = checks.images(train.x, name="train.x").to(device), train.y.to(device)
+    x, y = checks.images(train.x, name="train.x", half=False).to(device), train.y.to(device)
+    on_device_of(model, x, name="train.x")
     checks.labels(y, x, name="train.y", classes=logits(model, x[:1]).shape[1])
-    if min(batch_size, len(x)) == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in batch_norms(model)):
-        raise ValueError(f"batch_size must be at least 2 for batch-norm after linear layers, got {batch_size}")
-    lone = batch_norms(model) and len(x) > batch_size > 1 and len(x) % batch_size == 1
+    with keeping_modes(model):
+        model.train()
+        norms = [layer for layer in batch_norms(model) if layer.training]  # a network may hold its own still
+    if min(batch_size, len(x)) == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in norms):
+        what = "batch_size" if batch_size == 1 else "the size of train"
+        raise ValueError(f"{what} must be at least 2 for batch-norm after linear layers, got 1")
+    lone = norms and len(x) > batch_size > 1 and len(x) % batch_size == 1
     seen = len(x) - bool(lone)  # in each epoch
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     steps = max(epochs * -(-seen // batch_size), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
-    history, started = History(), time.perf_counter()
-    order, step, objective = seeds.generator(seed, "order"), 0, adversarial or objectives.clean
+    history, order, step = History(), seeds.generator(seed, "order"), 0
+    objective = adversarial or objectives.clean
     with seeds.isolated(seed, "training"), keeping_modes(model):
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
@@ -93,7 +99,6 @@ def fit(
             if after_epoch is not None:
                 after_epoch(model, epoch + 1)
     optimizer.zero_grad()  # leave no gradients behind
-    history.seconds = time.perf_counter() - started
     return history
 
 
@@ -103,14 +108,13 @@ def _one_cycle(done):
 
 
 @checks.typed
-def logits(model: nn.Module, x: Batches, *, batch_size: int = 512) -> torch.Tensor:
-    """Return the model's logits (N, K) for x, in eval mode, without gradients.
+def logits(model: nn.Module, x: torch.Tensor | Batches, *, batch_size: int = 512) -> torch.Tensor:
+    """Return the model's logits (N, K), in eval mode, without gradients, on the model's device.
 
-    Args: x: (N, C, H, W), passed `batch_size` at a time; or an iterable of batches, such as a DataLoader, of inputs or
-        of (inputs, labels).
+    Args: x: (N, C, H, W), passed `batch_size` at a time; or batches, with or without labels, passed as they come.
     """
     with evaluating(model), torch.no_grad():
-        parts = [checks.logits(model(part), part) for part, _ in _batches(model, x, None, batch_size)]
+        parts = [checks.logits(model(part), part) for part, _ in _batches(model, "x", x, batch_size)]
     if not parts:
         raise ValueError("x must give at least one batch, got none")
     return torch.cat(parts)
@@ -120,16 +124,15 @@ def logits(model: nn.Module, x: Batches, *, batch_size: int = 512) -> torch.Tens
 def accuracy(model: nn.Module, samples: Samples | Batches, *, batch_size: int = 512) -> float:
     """Return the fraction in [0, 1] of the samples whose largest logit is at their label.
 
-    Args: samples: Samples, or an iterable of batches (inputs, labels), such as a DataLoader.
+    Args: samples: Samples, passed `batch_size` at a time, or batches with labels, passed as they come.
     Raises: ValueError for no samples, and for labels that are none of the model's classes.
     """
-    x, y = (samples.x, samples.y) if isinstance(samples, Samples) else (samples, None)
     right = total = 0
     with evaluating(model), torch.no_grad():
-        for part, labels in _batches(model, x, y, batch_size, name="samples.x"):
-            z = checks.logits(model(part), part)
-            checks.labels(labels, part, name="samples.y", classes=z.shape[1])
-            right, total = right + int((z.argmax(1) == labels).sum()), total + len(part)
+        for x, y in _batches(model, "samples", samples, batch_size):
+            z = checks.logits(model(x), x)
+            checks.labels(y, x, name="samples.y", classes=z.shape[1])
+            right, total = right + int((z.argmax(1) == y).sum()), total + len(x)
     if not total:
         raise ValueError("samples must not be an empty set")
     return right / total
@@ -140,15 +143,16 @@ def restate_batch_norm(model: nn.Module, samples: Samples | Batches, *, batch_si
     """Measure the batch-norm statistics anew on `samples`, in place, and change nothing else.
 
     A network that lost weights without training carries the statistics of the one it came from. Batches are averaged
-    plainly, without momentum. They have 2 samples at least, because one has no variance: a last batch of one is left
-    out. Modes are given back as found. `samples` as for `accuracy`, labels are not needed; ValueError for no batch.
+    plainly, without momentum. One sample has no variance: of Samples at least 2 are passed at a time, and a batch of
+    one is left out. `samples` are as for `accuracy`; labels are not needed.
+    Raises: ValueError for samples that leave no batch, and for scripted networks, whose layers cannot be told apart.
     """
     checks.integer("batch_size", batch_size, low=1)
-    x = samples.x if isinstance(samples, Samples) else samples
-    found = (part for part, _ in _batches(model, x, None, max(2, batch_size), name="samples.x"))
-    first = next(found, None)
-    if first is None or not len(first):
-        raise ValueError("samples must not be an empty set")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError("model must not be scripted: its batch-norm layers cannot be told from others")
+    found = (x for x, _ in _batches(model, "samples", samples, max(2, batch_size)) if len(x) > 1)
+    if (first := next(found, None)) is None:
+        raise ValueError("samples must give at least one batch of 2 or more, got none")
     momenta = [(layer, layer.momentum) for layer in batch_norms(model)]
     try:
         with keeping_modes(model), torch.no_grad():
@@ -157,26 +161,25 @@ def restate_batch_norm(model: nn.Module, samples: Samples | Batches, *, batch_si
                 layer.reset_running_stats()
                 layer.momentum = None
                 layer.train()
-            for part in chain([first], found):
-                if len(part) > 1 or part is first:
-                    model(part)
+            for x in chain([first], found):
+                model(x)
     finally:
         for layer, momentum in momenta:
             layer.momentum = momentum
 
 
-def _batches(model, x, y, batch_size, *, name="x") -> Iterator[tuple[torch.Tensor, Any]]:
-    """Yield (inputs, labels or None) on the model's device: a tensor in parts, an iterable as it comes."""
+def _batches(model, name, given, batch_size) -> Iterator[tuple[torch.Tensor, Any]]:
+    """Yield (inputs, labels or None) on the model's device: a tensor or Samples in parts, batches as they come."""
     checks.integer("batch_size", batch_size, low=1)
-    device = device_of(model)
-    if isinstance(x, torch.Tensor):
-        # An empty tensor is one empty batch, so that logits have the right number of columns.
-        parts: Iterable[Any] = zip(
-            x.split(batch_size), repeat(None) if y is None else y.split(batch_size), strict=False
-        )
-    elif isinstance(x, Iterable) and not isinstance(x, (str, bytes)):
-        parts = (part if isinstance(part, (tuple, list)) and len(part) == 2 else (part, None) for part in x)
-    else:
-        raise TypeError(f"{name.split('.')[0]} must be a tensor or an iterable of batches, got {type(x).__name__}")
-    for part, labels in parts:
-        yield checks.images(part, name=name).to(device), labels if labels is None else labels.to(device)
+    device, whole = device_of(model), torch.Tensor if name == "x" else Samples
+    if isinstance(given, Samples) and whole is Samples:
+        given = zip(given.x.split(batch_size), given.y.split(batch_size), strict=True)
+    elif isinstance(given, torch.Tensor) and whole is torch.Tensor:
+        given = given.split(batch_size)  # an empty tensor is one empty batch, which has the right number of columns
+    elif isinstance(given, (torch.Tensor, np.ndarray, str)) or not isinstance(given, Iterable):
+        got = type(given).__name__
+        raise TypeError(f"{name} must be of type {whole.__name__} or an iterable of batches, got {got}")
+    for part in given:
+        pair: Any = part if isinstance(part, (tuple, list)) and len(part) == 2 else (part, None)
+        x, y = checks.images(pair[0], name=name).to(device), pair[1]
+        yield on_device_of(model, x, name=name), y.to(device) if isinstance(y, torch.Tensor) else y

@@ -174,11 +174,92 @@ def test_batches_may_come_from_a_loader_or_a_generator(trained, test):
 
 @pytest.mark.parametrize("y", [10, -1])
 def test_labels_that_are_no_class_are_named(trained, test, y):
-    samples = data.Samples(test.x[:5], torch.full((5,), y), test.classes, "odd")
+    samples = data.Samples(test.x[:5], torch.full((5,), y), () if y < 0 else (*test.classes, "more"), "odd")
     for call in (
         lambda: training.accuracy(trained, samples), lambda: training.fit(trained, samples, epochs=1, progress=False),
         lambda: attacks.fgsm(trained, samples.x, samples.y, 0.1),
         lambda: attacks.pgd(trained, samples.x, samples.y, 0.1),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="y must be (below the number of classes, 10|non-negative)"):
+            call()
+
+
+@pytest.mark.parametrize("change", [lambda z: {"logits": z}, lambda z: (z, z), lambda z: z[:, :1], lambda z: z[0]])
+def test_what_is_no_table_of_logits_is_refused_before_and_within_training(train, change):
+    class Odd(nn.Module):
+        def __init__(self, always):
+            super().__init__()
+            self.net, self.always = _net(), always
+
+        def forward(self, x):
+            return change(self.net(x)) if self.always or self.training else self.net(x)
+
+    expected = r"model must (map .* to logits \(N, K\), got|have at least 2 classes)"
+    for always in (True, False):  # torchvision's GoogLeNet, for one, has more outputs in training mode
+        net = Odd(always)
+        before = _vector(net)
+        for objective in (None, objectives.Adversarial(0.1, steps=1, method="trades"), objectives.HalfNoise(0.1)):
+            with pytest.raises(ValueError, match=expected):
+                training.fit(net, train, epochs=1, adversarial=objective, progress=False)
+        assert torch.equal(_vector(net), before)
+
+
+def test_precisions_must_agree_and_suffice(train, test):
+    double, half = _net().double(), _net().bfloat16()
+    for call in (
+        lambda net: training.logits(net, test.x[:2]), lambda net: training.accuracy(net, test),
+        lambda net: training.fit(net, train, epochs=1, progress=False),
+        lambda net: training.restate_batch_norm(net, test),
+    ):  # fmt: skip
+        for net, own in ((double, "float64"), (half, "bfloat16")):
+            with pytest.raises(ValueError, match=f"dtype of the model, torch.{own}, got torch.float32"):
+                call(net)
+    coarse = data.Samples(train.x.bfloat16(), train.y, train.classes, "coarse")
+    with pytest.raises(TypeError, match="train.x must be float32 or float64, got torch.bfloat16"):
+        training.fit(half, coarse, epochs=1, progress=False)
+    torch.testing.assert_close(
+        training.logits(half, coarse.x[:50]).float(), training.logits(half.float(), train.x[:50]), rtol=0.1, atol=0.1
+    )
+
+
+def test_batch_norm_that_is_held_still_leaves_no_sample_out(train, monkeypatch):
+    class Held(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[2].eval()
+            return self
+
+    net = Held(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    sizes, plain = [], objectives.clean
+    monkeypatch.setattr(objectives, "clean", lambda m, x, y, **o: (sizes.append(len(x)), plain(m, x, y, **o))[1])
+    training.fit(net, train.take(slice(0, 9)), epochs=1, batch_size=4, progress=False)
+    training.fit(net, train.take(slice(0, 2)), epochs=1, batch_size=1, progress=False)
+    assert sizes == [4, 4, 1, 1, 1]
+
+
+def test_what_cannot_be_trained_or_measured_is_named(trained, test):
+    frozen = copy.deepcopy(trained).requires_grad_(False)
+    with pytest.raises(ValueError, match="model must have parameters that require gradients"):
+        training.fit(frozen, test, epochs=1, progress=False)
+    buffers = [b.clone() for b in trained.buffers()]
+    ones = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(test.x[:3], test.y[:3]))
+    for lone in (ones, test.take(slice(0, 1)), []):
+        with pytest.raises(ValueError, match="samples must give at least one batch of 2 or more"):
+            training.restate_batch_norm(trained, lone)
+    with pytest.raises(ValueError, match="model must not be scripted"):
+        training.restate_batch_norm(torch.jit.script(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())), test)
+    assert all(torch.equal(a, b) for a, b in zip(trained.buffers(), buffers, strict=True))
+    with pytest.raises(TypeError, match="samples must be of type Samples or an iterable of batches, got Tensor"):
+        training.accuracy(trained, test.x)
+    with pytest.raises(TypeError, match=r"samples.y must be an int64 tensor \(N,\), got type NoneType"):
+        training.accuracy(trained, [test.x])
+
+
+def test_objectives_name_bad_arguments():
+    for call, message in [
+        (lambda: objectives.HalfNoise(-1.0), r"std must be in \[0, inf\], got -1.0"),
+        (lambda: objectives.OutlierExposure(torch.rand(2, 1, 8, 8), float("nan")), "weight must be in"),
+        (lambda: objectives.OutlierExposure(torch.rand(2, 8, 8)), r"outliers must have shape \(N, C, H, W\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
             call()

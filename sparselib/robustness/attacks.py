@@ -4,10 +4,7 @@ FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al.
 AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells whether to believe them.
 """
 
-from functools import partial
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sparselib import checks, seeds
@@ -18,6 +15,7 @@ NORMS = ("linf", "l2")
 LOSSES = ("ce", "margin")
 NAMES = ("fgsm", "pgd", "autoattack")
 PART = 512  # inputs attacked at a time
+FAR = 1e6  # beyond any two images: larger radii and steps are this one, which float32 holds
 
 
 @checks.typed
@@ -32,14 +30,13 @@ def fgsm(
         eps: radius, at least 0. norm: "linf" or "l2".
     Returns: (N, C, H, W) in [0, 1], no further than eps from x. Raises: ValueError/TypeError for bad arguments.
     """
-    x, y = _checked(model, x, y, eps, norm)
-
-    def attack(x, y):
-        gradient = input_gradient(*forward(model, x), y, targeted=targeted)
-        return (x + eps * steepest(gradient, norm)).clamp(0, 1)
-
+    x, y, eps = _checked(model, x, y, eps, norm)
+    attacked = torch.empty_like(x)
     with evaluating(model):
-        return _in_parts(attack, x, y)
+        for xs, ys, out in _parts(x, y, attacked):
+            gradient = input_gradient(*forward(model, xs), ys, targeted=targeted)
+            out.copy_((xs + eps * steepest(gradient, norm)).clamp(0, 1))
+    return attacked
 
 
 @checks.typed
@@ -54,32 +51,31 @@ def pgd(
         steps: gradient steps, at least 1. step_size: default 2.5·eps/steps (Madry), enough to cross the ball.
         restarts: independent runs; per input the one with the highest loss is kept, a success before any failure.
         random_start: start uniformly inside the ball instead of at x.
-        loss: "ce", the cross-entropy, or "margin", max_{k≠y} z_k − z_y (Carlini & Wagner 2017), whose gradient does
-            not vanish when the network is sure of itself.
+        loss: "ce", the cross-entropy, or "margin" (Carlini & Wagner 2017); see `losses`.
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
             higher loss; the steps and restarts left go to the rest only. Enough to measure accuracy; the points are
             less extreme, so not for measuring detection.
         seed: of the starts. That of an input depends on its place in the batch and the size of the batch only.
     Returns: (N, C, H, W) in [0, 1], no further than eps from x.
     """
-    x, y = _checked(model, x, y, eps, norm)
+    x, y, eps = _checked(model, x, y, eps, norm)
     checks.integer("steps", steps, low=1)
     checks.integer("restarts", restarts, low=1)
     checks.choice("loss", loss, LOSSES)
-    step_size = 2.5 * eps / steps if step_size is None else checks.number("step_size", step_size, 0)
-    goal = loss, targeted
-    worst, rank = x.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
+    step_size = 2.5 * eps / steps if step_size is None else min(checks.number("step_size", step_size, 0), FAR)
+    worst, rank = torch.empty_like(x), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
     left = torch.arange(len(x), device=x.device)
     with evaluating(model):
         for restart in range(restarts):
-            start = x
+            points = x.clone()
             if random_start:  # drawn for all, so that it does not matter who is left
-                start = (x + random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart))).clamp(0, 1)
-            climb = partial(_climb, model, eps, norm, steps, step_size, goal, early_stop)
-            ends = _in_parts(climb, x[left], y[left], start[left])
+                points = random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart)).add_(x).clamp_(0, 1)
+            xs, ys, ends = (x, y, points) if len(left) == len(x) else (x[left], y[left], points[left])
+            for part in _parts(xs, ys, ends):  # in place: where a climb starts, it ends
+                part[2].copy_(_climb(model, *part, eps, norm, steps, step_size, loss, targeted, early_stop))
             if restarts == 1:
                 return ends
-            reached = _in_parts(partial(_rank, model, goal), ends, y[left])
+            reached = torch.cat([_rank(model, *part, loss, targeted) for part in _parts(ends, ys)])
             better = reached > rank[left]
             worst[left[better]], rank[left[better]] = ends[better], reached[better]
             if early_stop:
@@ -96,10 +92,9 @@ def autoattack(
 ) -> torch.Tensor:  # fmt: skip
     """Return an adversarial point for each input that one of four strong attacks breaks, and x for the others.
 
-    AutoAttack as the Adversarial Robustness Toolbox has it: Auto-PGD on the cross-entropy, Auto-PGD on the difference
-    of logits ratio (on the margin where there are two classes), DeepFool and the black-box Square attack; each goes on
-    with what the one before left unbroken. The module `autoattack` has the settings and how it differs from the
-    original. It takes minutes where `pgd` takes seconds: for a final figure, on a few hundred inputs.
+    Auto-PGD on the cross-entropy, Auto-PGD on the difference of logits ratio (two classes: the margin), DeepFool and
+    the black-box Square attack; each goes on with what the one before left unbroken. The module `autoattack` has the
+    settings. It takes minutes where `pgd` takes seconds: for a final figure, on a few hundred inputs.
 
     Args: as `fgsm`, and
         seed: of all its random choices, drawn for the whole batch at once: a sample's point depends on the others. The
@@ -108,45 +103,43 @@ def autoattack(
     Returns: (N, C, H, W) in [0, 1], no further than eps from x; a misclassified input comes back unchanged.
     Raises: ImportError without the toolbox; ValueError/TypeError for bad arguments.
     """
-    x, y = _checked(model, x, y, eps, norm)
+    x, y, eps = _checked(model, x, y, eps, norm)
     checks.integer("batch_size", batch_size, low=1)
-    if not len(x) or not eps:
-        return x.clone()
     with evaluating(model):
         with torch.no_grad():
-            logits = torch.cat([checks.logits(model(part), part) for part in x.split(batch_size)])
-        losses(logits, y, "margin", False)  # refuses labels beyond the classes
-        found = toolbox.run(model, x, y, eps, norm, logits.shape[1], seed, batch_size)
+            classes = {checks.logits(model(part), part).shape[1] for part in x.split(batch_size)}
+        checks.labels(y, x, classes=max(classes))
+        if not len(x) or not eps:
+            return x.clone()
+        found = toolbox.run(model, x, y, eps, norm, max(classes), seed, batch_size)
     # It works in float32, up to 1e-4 outside of the ball; what it did not move stays what it was.
     moved = (found != x.float()).flatten(1).any(1) & torch.isfinite(found).flatten(1).all(1)
     return torch.where(moved.view(-1, 1, 1, 1), (x + projected(found.to(x) - x, eps, norm)).clamp(0, 1), x)
 
 
-def _in_parts(function, *tensors):
-    """Return what a function makes of tensors (N, …), PART inputs at a time: memory does not grow with N."""
-    return torch.cat([function(*parts) for parts in zip(*(t.split(PART) for t in tensors), strict=True)])
+def _parts(*tensors):
+    """Yield tensors (N, …) PART inputs at a time."""
+    return zip(*(tensor.split(PART) for tensor in tensors), strict=True)
 
 
 def _checked(model, x, y, eps, norm):
-    checks.labels(y, checks.images(x, unit_range=True))
+    checks.labels(y, checks.images(x, unit_range=True, half=False))
     on_device_of(model, x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"x must be float32 or float64, whose steps are finer than eps, got {x.dtype}: use model.float()"
-        )
-    checks.number("eps", eps, 0)
     checks.choice("norm", norm, NORMS)
-    return x.detach(), y
+    return x.detach(), y, min(checks.number("eps", eps, 0), FAR)
 
 
-def losses(logits: torch.Tensor, y: torch.Tensor, loss: str, targeted: bool) -> torch.Tensor:
-    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K."""
+def losses(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False) -> torch.Tensor:
+    """Return what the attack raises, per input (N,), given the logits (N, K). Raises: ValueError for y beyond K.
+
+    "margin": m = max_{k≠y} z_k − z_y. "ce": the same with the soft maximum, s = log Σ_{k≠y} exp z_k − z_y. The
+    cross-entropy itself is log(1 + exp s), which rises with s and in its direction, but in float32 it is 0, and so is
+    its gradient, on most inputs of a well-trained network.
+    """
     checks.labels(y, logits, classes=logits.shape[1])
-    if loss == "ce":
-        value = F.cross_entropy(logits, y, reduction="none")
-    else:
-        own = F.one_hot(y, logits.shape[1]).bool()
-        value = logits.masked_fill(own, -torch.inf).amax(1) - logits[own]
+    at = y.unsqueeze(1)
+    others = logits.scatter(1, at, -torch.inf)
+    value = (others.logsumexp(1) if loss == "ce" else others.amax(1)) - logits.gather(1, at).squeeze(1)
     return -value if targeted else value
 
 
@@ -157,47 +150,33 @@ def forward(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
         return x, checks.logits(model(x), x)
 
 
-def ascent(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False) -> torch.Tensor:
-    """Return the direction (N, K) in the logits along which the loss rises: its gradient without its size.
-
-    With the softmax q of the classes k ≠ y among themselves, the gradient of the cross-entropy is (1 − p_y)(q − e_y).
-    The factor is what vanishes, in float32 on most inputs of a well-trained network, and an attack that goes by the
-    sign or the direction has no need of it. The margin has the largest of the others in place of q.
-    """
-    at = y.unsqueeze(1)
-    others = logits.detach().scatter(1, at, -torch.inf)
-    q = others.softmax(1) if loss == "ce" else F.one_hot(others.argmax(1), others.shape[1]).to(logits)
-    direction = q.scatter(1, at, -1.0)
-    return -direction if targeted else direction
-
-
 def input_gradient(
     x: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bool = False
 ) -> torch.Tensor:
-    """Return ∂loss/∂x (N, C, H, W) of a `forward`, but for a positive factor for each input (see `ascent`).
+    """Return the gradient (N, C, H, W) of the `losses` of a `forward`.
 
     0 where the network lets no gradient through, which `sanity` flags. Raises: ValueError when it is not finite.
     """
-    checks.labels(y, x, classes=logits.shape[1])
-    if not logits.requires_grad:
+    with torch.enable_grad():
+        value = losses(logits, y, loss, targeted).sum()
+    if not value.requires_grad:
         return torch.zeros_like(x)
-    start = ascent(logits, y, loss, targeted)
-    gradient = torch.autograd.grad(logits, x, start, allow_unused=True, materialize_grads=True)[0]
+    gradient = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
     if not torch.isfinite(gradient).all():
         raise ValueError("model has a gradient that is NaN or infinite")
     return gradient
 
 
-def _climb(model, eps, norm, steps, step_size, goal, early_stop, x, y, start):
+def _climb(model, x, y, start, eps, norm, steps, step_size, loss, targeted, early_stop):
     """Return where projected gradient ascent from `start` ends, or its first adversarial point with `early_stop`."""
     ends, here = start.clone(), start
     left = torch.arange(len(x), device=x.device)  # the place in `ends` of each point that still climbs
     for _ in range(steps):
         leaf, logits = forward(model, here)
-        broken = _success(logits, y, goal[1]) & early_stop
+        broken = _success(logits, y, targeted) & early_stop
         if broken.all():
             break
-        gradient = input_gradient(leaf, logits, y, *goal)
+        gradient = input_gradient(leaf, logits, y, loss, targeted)
         if broken.any():
             ends[left[broken]] = here[broken]
             left, x, y, here, gradient = (t[~broken] for t in (left, x, y, here, gradient))
@@ -210,13 +189,13 @@ def _success(logits, y, targeted):
     return (logits.argmax(1) == y) == targeted
 
 
-def _rank(model, goal, x, y):
+def _rank(model, x, y, loss, targeted):
     """Return the loss per input, lifted above every failure where the attack succeeded."""
     with torch.no_grad():
         logits = checks.logits(model(x), x)
-    value = losses(logits.double(), y, *goal)
+    value = losses(logits.double(), y, loss, targeted)
     # the loss in its order within (-1, 1), above it every success
-    return value / (1 + value.abs()) + 2 * _success(logits, y, goal[1])
+    return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
 
 
 def _norms(delta):
@@ -243,7 +222,8 @@ def projected(delta: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
 def random_in_ball(x: torch.Tensor, eps: float, norm: str, rng: torch.Generator) -> torch.Tensor:
     """Return uniform draws from the ball of radius eps, one for each input of x (N, C, H, W), in its shape."""
     if norm == "linf":
-        return ((2 * torch.rand(x.shape, generator=rng) - 1) * eps).to(x)
+        return torch.rand(x.shape, generator=rng).mul_(2).sub_(1).mul_(eps).to(x)
     direction = torch.randn(x.shape, generator=rng)
+    length = _norms(direction)
     radius = eps * torch.rand(len(x), 1, 1, 1, generator=rng) ** (1 / max(direction[:1].numel(), 1))
-    return (radius * direction / _norms(direction)).to(x)
+    return direction.mul_(radius).div_(length).to(x)

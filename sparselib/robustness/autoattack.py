@@ -31,7 +31,7 @@ def run(
         warnings.warn(f"autoattack without Square: in {norm} it does not fit images of {height}×{width}", stacklevel=3)
     # No gradient is added to what the parameters hold; the import inside draws random numbers as well.
     with requiring_gradients(model.parameters(), False), _isolated(seed), np.errstate(all="ignore"):
-        return _run(model, x, y, float(eps), {"linf": np.inf, "l2": 2}[norm], classes, largest, batch_size)
+        return _run(model, x, y, eps, {"linf": np.inf, "l2": 2}[norm], classes, largest, batch_size)
 
 
 def _run(model, x, y, eps, order, classes, largest, batch_size):

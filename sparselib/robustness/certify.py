@@ -27,8 +27,7 @@ def certify(
     CERTIFY of the paper: n0 noisy copies pick the class, n others count how often it comes out.
 
     Args:
-        model: from (N, C, H, W) to logits (N, K), best trained with noise of about this sigma; in eval mode, left as
-            found.
+        model: from (N, C, H, W) to logits (N, K), best trained with noise of about this sigma; left as found.
         x: (N, C, H, W). sigma: standard deviation of the noise, above 0, in the units of x.
         n0: copies that pick the class, at least 1. n: copies that certify, at least n0: the largest radius that can
             come out is `radius_cap(sigma, n, alpha)`, so always show n.
@@ -90,8 +89,10 @@ def _noisy_classes(model, image, sigma, count, batch_size, seed, index):
     """Return the model's classes (count,) for the image (C, H, W) plus noise, as a NumPy array."""
     # NumPy draws normal numbers one by one, so the stream is the same in batches of any size; torch's is not.
     rng, classes = seeds.numpy_generator(seed, "certify", index), []
+    wide = torch.promote_types(image.dtype, torch.float32)  # half precision would round the noise
     for start in range(0, count, batch_size):
         shape = min(batch_size, count - start), *image.shape  # (B, C, H, W)
-        noisy = image + sigma * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(image)
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(image.device, wide)
+        noisy = (image + sigma * noise).to(image.dtype)
         classes.append(checks.logits(model(noisy), noisy).argmax(1).cpu().numpy())
     return np.concatenate(classes)

@@ -22,8 +22,9 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
-        if not isinstance(members, Iterable):
-            raise TypeError(f"members must be networks, got {members!r}")
+        single = isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList)
+        if single or not isinstance(members, Iterable):
+            raise TypeError(f"members must be a list of networks, got {type(members).__name__}")
         if not (members := list(members)):
             raise ValueError("members must hold at least 1 network, got none")
         for position, member in enumerate(members):
@@ -51,9 +52,10 @@ class Ensemble(nn.Module):
             return torch.cat([self._information(part) for part in x.split(batch_size)])
 
     def _logits(self, x):
-        logits = [member(x) for member in self.members]
-        shapes = [tuple(z.shape) for z in logits]  # shapes only: looking at values would rule out torch.func.vmap
-        if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        # Shapes only: looking at values would rule out torch.func.vmap.
+        logits = [checks.logits(member(x), x, finite=False) for member in self.members]
+        shapes = [tuple(z.shape) for z in logits]
+        if len(set(shapes)) > 1:
             raise ValueError(f"members must all give logits (N, K) for the same K classes, got shapes {shapes}")
         return torch.stack(logits)  # (M, N, K)
 

@@ -20,7 +20,7 @@ Objective = Callable[..., Result]  # of (model, x, y, seed=…)
 
 def clean(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
     """Cross-entropy on the inputs as they are."""
-    logits = model(x)
+    logits = _logits(model, x)
     return F.cross_entropy(logits, y), logits
 
 
@@ -52,7 +52,7 @@ class Adversarial:
             attacked = attacks.pgd(model, x.clamp(0, 1), y, self.eps, norm=self.norm, steps=self.steps, seed=seed)
             return clean(model, attacked, y)
         attacked = _most_divergent(model, x.clamp(0, 1), self.eps, self.norm, self.steps, seed)
-        logits = model(x)
+        logits = _logits(model, x)
         return F.cross_entropy(logits, y) + self.beta * _divergence(logits, model(attacked)), logits
 
 
@@ -61,6 +61,9 @@ class HalfNoise:
     """Cross-entropy on inputs where a random half of the pixels got noise N(0, std²), the same for all channels."""
 
     std: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.number("std", self.std, 0)
 
     def __call__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
         rng = seeds.generator(seed, "half noise")
@@ -79,15 +82,23 @@ class OutlierExposure:
     outliers: torch.Tensor
     weight: float = 0.5
 
+    def __post_init__(self) -> None:
+        checks.images(self.outliers, name="outliers")
+        checks.number("weight", self.weight, 0)
+
     def __call__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> Result:
         if self.outliers.shape[1:] != x.shape[1:] or not len(self.outliers):
             expected, got = tuple(x.shape[1:]), tuple(self.outliers.shape)
             raise ValueError(f"outliers must be images of the inputs' shape {expected}, at least one, got {got}")
         drawn = torch.randint(len(self.outliers), (len(x),), generator=seeds.generator(seed, "outliers"))
-        logits = model(torch.cat([x, self.outliers[drawn].to(x)]))
+        logits = _logits(model, torch.cat([x, self.outliers[drawn].to(x)]))
         inside, outside = logits.split(len(x))
         to_uniform = -outside.log_softmax(1).mean()
         return F.cross_entropy(inside, y) + self.weight * to_uniform, inside
+
+
+def _logits(model, x):
+    return checks.logits(model(x), x, finite=False)  # whoever trains sees from the loss whether all is finite
 
 
 def _divergence(logits, other):
@@ -97,12 +108,11 @@ def _divergence(logits, other):
 
 def _most_divergent(model, x, eps, norm, steps, seed):
     """Return inputs within eps whose prediction diverges most from that of x (the inner maximum of TRADES)."""
-    with evaluating(model), torch.no_grad():
-        reference = model(x)
     # At x itself the divergence is flat: start beside it.
     start = 0.001 * torch.randn(x.shape, generator=seeds.generator(seed, "trades")).to(x)
     attacked = (x + start).clamp(0, 1)
     with evaluating(model), torch.enable_grad():
+        reference = _logits(model, x).detach()
         for _ in range(steps):
             attacked.requires_grad_()
             gradient = torch.autograd.grad(_divergence(reference, model(attacked)), attacked)[0]

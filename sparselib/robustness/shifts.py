@@ -1,9 +1,8 @@
 """Distribution shifts: common corruptions of images, computed here, nothing to download.
 
 Kinds and strengths follow CIFAR-10-C (Hendrycks & Dietterich 2019, https://arxiv.org/abs/1903.12261) for noise, blur,
-weather and digital kinds, and MNIST-C (Mu & Gilmer 2019, https://arxiv.org/abs/1906.02337) for geometry and drawing.
-They are written afresh, for any image size, so numbers are not comparable to published ones; pytorch-ood's `CIFAR10C`
-and `MNISTC` read the benchmarks' own files. Where a kind departs from its benchmark, its docstring says so.
+weather and digital kinds, and MNIST-C (Mu & Gilmer 2019, https://arxiv.org/abs/1906.02337) for geometry and drawing,
+written afresh for any image size: numbers are not comparable to published ones. Docstrings say where a kind departs.
 
 A constant that is a length counts pixels of the benchmark's images, 32 or 28 wide, and scales with the shorter side:
 a kind spoils the same share of a picture at any size. Counts, angles and grey levels do not scale. An image is read as
@@ -37,9 +36,8 @@ def corrupt(x: torch.Tensor, kind: str, severity: int, *, seed: int = 0) -> torc
         kind: one of KINDS, or added by `register`. severity: int 1..5; the mean L2 distance to x grows with it.
         seed: int, at least 0. An image's draw is the same at all five severities, only its strength changes.
     Returns: (N, C, H, W) in [0, 1], of the dtype and on the device of x, without gradient. Image i depends on x[i],
-        kind, severity, seed and i alone, to the bit, since all is computed in float64 on the CPU. Another machine or
-        version of a library may round differently.
-    Raises: ValueError/TypeError for bad arguments, NaN and infinity included. Source: as above.
+        kind, severity, seed and i alone, to the bit on one machine, since all is computed in float64 on the CPU.
+    Raises: ValueError/TypeError for bad arguments.
     """
     checks.choice("kind", kind, SHIFTS)
     checks.integer("severity", severity, 1, 5)
@@ -48,14 +46,15 @@ def corrupt(x: torch.Tensor, kind: str, severity: int, *, seed: int = 0) -> torc
     channels, *size = x.shape[1:]
     if channels not in (1, 3) or min(size) < 8:
         raise ValueError(f"x must have 1 or 3 channels and at least 8×8 pixels, got shape {tuple(x.shape)}")
-    shifted = x.detach().cpu().double().contiguous().numpy().copy()  # sums depend on the layout in the last bit
+    shifted = torch.empty_like(x, requires_grad=False, memory_format=torch.contiguous_format)
     step = max(1, VALUES_AT_ONCE // (channels * size[0] * size[1]))
     for start in range(0, len(x), step):
-        part = shifted[start : start + step]
+        # Contiguous: sums depend on the layout in the last bit.
+        part = x[start : start + step].detach().cpu().double().contiguous().numpy().copy()
         # Lazy: a kind without randomness draws no generator.
         rngs = (seeds.numpy_generator(seed, "shift", kind, start + i) for i in range(len(part)))
-        part[:] = SHIFTS[kind](part, severity - 1, rngs)
-    return torch.from_numpy(shifted.clip(0, 1)).to(x)
+        shifted[start : start + step] = torch.from_numpy(SHIFTS[kind](part, severity - 1, rngs).clip(0, 1))
+    return shifted
 
 
 def _gaussian_noise(x, level, rngs):

@@ -136,6 +136,18 @@ def test_training_with_noise_makes_larger_certificates(train, test):
     assert certified[1] > 1.3 * certified[0] > 0
 
 
+def test_half_precision_rounds_what_the_network_sees_not_the_noise(points):
+    """The network at half precision is the one that rounds its input: the same certificate, up to points on a rim."""
+    model = Linear()
+    rounding = Linear()
+    rounding.forward = lambda x: Linear.forward(rounding, x.bfloat16().float())
+    x = points[:6].bfloat16()
+    expected = certify.certify(rounding, x.float(), 0.3, n=400)
+    found = certify.certify(model, x, 0.3, n=400)
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=0.05, atol=0.01)
+
+
 def test_empty_batch(trained, test):
     prediction, radius = certify.certify(trained, test.x[:0], 0.25)
     assert prediction.shape == radius.shape == (0,)

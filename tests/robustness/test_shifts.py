@@ -335,3 +335,18 @@ def test_bad_arguments_are_named():
     for shape in ((1, 2, 8, 8), (1, 1, 7, 8), (0, 1, 8, 7)):
         with pytest.raises(ValueError, match="1 or 3 channels and at least 8×8"):
             shifts.corrupt(torch.zeros(shape), "contrast", 1)
+
+
+def test_memory_beside_input_and_result_does_not_grow(monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr(shifts, "VALUES_AT_ONCE", 64)
+    peaks = []
+    for n in (8, 64):
+        x = torch.rand(n, 1, 8, 8)
+        shifts.corrupt(x[:1], "contrast", 3)
+        tracemalloc.start()  # counts what NumPy takes; the input and the result are torch's
+        shifts.corrupt(x, "contrast", 3)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
