@@ -71,11 +71,11 @@ def pgd(
             if random_start:  # drawn for all, so that it does not matter who is left
                 points = random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart)).add_(x).clamp_(0, 1)
             xs, ys, ends = (x, y, points) if len(left) == len(x) else (x[left], y[left], points[left])
-            for part in _parts(xs, ys, ends):  # in place: where a climb starts, it ends
-                part[2].copy_(_climb(model, *part, eps, norm, steps, step_size, loss, targeted, early_stop))
+            for xb, yb, out in _parts(xs, ys, ends):  # in place: from where a climb starts to where it ends
+                out.copy_(_climb(model, xb, yb, out, eps, norm, steps, step_size, loss, targeted, early_stop))
             if restarts == 1:
                 return ends
-            reached = torch.cat([_rank(model, *part, loss, targeted) for part in _parts(ends, ys)])
+            reached = torch.cat([_rank(model, xb, yb, loss, targeted) for xb, yb in _parts(ends, ys)])
             better = reached > rank[left]
             worst[left[better]], rank[left[better]] = ends[better], reached[better]
             if early_stop:
