@@ -6,7 +6,6 @@ the figure and its words.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +34,9 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "sparselib",  # the same figure, the same bytes
 }
-NAMES = {"arm": words.arm, "detector": words.detector}
+EVEN = ("sparsity", "size")  # are spaced evenly
+XLABELS = {"size": "weights left", "eps": "radius ε"}
+VERDICTS = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
 MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
 
 
@@ -55,66 +56,57 @@ def style():
         yield
 
 
-def started(table: pd.DataFrame, *, series: str = "arm", at: str = "dense") -> pd.DataFrame:
-    """Return the table where the lines of `at` begin the line of every other value of `series`, at each scale."""
-    start, others = table[table[series] == at], table[table[series] != at]
-    scales = others.groupby("scale", sort=False) if "scale" in table else [(None, others)]
-    begun = [
-        (start if scale is None else start[start["scale"] == scale]).assign(**{series: value})
-        for scale, own in scales
-        for value in own[series].unique()
-    ]
-    return pd.concat([others, *begun], ignore_index=True)
-
-
 def lines(
-    table: pd.DataFrame, *, x: str = "sparsity", series: str = "arm", panels: str = "measure", xlabel: str = "sparsity",
-    ylabel: str = "accuracy in %", chance: float | None = None, even: bool = True, cost: str | None = None,
-    names: Callable | None = None,
+    table: pd.DataFrame, *, x: str = "sparsity", series: str = "arm", panels: str = "measure",
+    xlabel: str | None = None, ylabel: str | None = None, chance: float | None = None,
 ) -> Drawing:  # fmt: skip
     """Return a line chart: the mean of `value` over seeds against `x`, with 95 % t intervals as bars.
 
     Args:
         table: long, with the columns `value`, those named by `x`, `series`, `panels`, and perhaps `scale`.
-        chance: a level drawn as a dotted line. even: space the values of x evenly; else to scale.
-        cost: a column whose means stand on a logarithmic axis in place of x, which then only tells points apart.
-        names: what the values of `series` are called; default: as `words` has it for arms and detectors.
+        x: "sparsity" and "size" are spaced evenly, others to scale; costs (`words.COSTS`) are means on a logarithmic
+            axis, a point for each sparsity.
+        chance: a level drawn as a dotted line. It and the labels have defaults by what the table holds.
     """
-    names = names or NAMES.get(series, str)
+    ylabel, chance = _valued(table, ylabel, chance)
+    xlabel = xlabel or (words.COSTS[x][1] if x in words.COSTS else XLABELS.get(x, x))
+    point = "sparsity" if x in words.COSTS else x
 
     def draw(axis, part, kinds, looks):
-        order = sorted(part[x].unique())
+        order = sorted(part[point].unique())
         for kind in kinds:
-            own = part[part[series] == kind].groupby(x)
+            own = part[part[series] == kind].groupby(point)
             if not own.ngroups:
                 continue
             found = own["value"].agg(statistics.interval)
-            place = own[cost].mean() if cost else [order.index(v) if even else v for v in found.index]
-            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3, label=names(kind))
+            place = found.index.map(order.index) if x in EVEN else own[x].mean()
+            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3, label=words.called(series, kind))
         if chance is not None:
             axis.axhline(chance, color="#777777", linestyle=":", linewidth=1)
-        if cost:
+        if x in words.COSTS:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
-        elif even:
+        elif x in EVEN:
             axis.set_xticks(range(len(order)), [f"{v:g}" for v in order])
         axis.set(xlabel=xlabel, ylabel=ylabel)
 
-    fig = _chart(table, panels, series, draw, size=(3.3, 2.3), sharey="row", sharex="col" if cost else False)
-    return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, x, series, panels, names)}.")
+    fig = _chart(
+        table, panels, series, draw, size=(3.3, 2.3), sharey="row", sharex="col" if x in words.COSTS else False
+    )
+    return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}.")
 
 
 def dots(
-    table: pd.DataFrame, *, category: str, series: str | None = None, panels: str | None = None, xlabel: str,
-    chance: float | None = None, names: Callable | None = None,
+    table: pd.DataFrame, *, category: str, series: str | None = None, panels: str | None = None,
+    xlabel: str | None = None,
 ) -> Drawing:  # fmt: skip
     """Return a dot chart: means of `value` over seeds, one line for each category, with 95 % t intervals as bars.
 
-    Args: as `lines`; `series` gives colours and markers. `names`: what the categories are called.
+    Args: as `lines`; `series` gives colours and markers.
     """
-    names = names or NAMES.get(category, str)
+    xlabel, chance = _valued(table, xlabel, None)
     categories = list(dict.fromkeys(table[category]))
 
     def draw(axis, part, kinds, looks):
@@ -123,8 +115,9 @@ def dots(
             found = own.groupby(category, sort=False)["value"].agg(statistics.interval)
             mean, bars = _bars(found)
             place = [categories.index(c) + 0.5 * ((number + 0.5) / len(kinds) - 0.5) for c in found.index]
-            axis.errorbar(mean, place, xerr=bars, **{**looks[kind], "linestyle": "none"}, label=kind)
-        axis.set_yticks(range(len(categories)), [names(c) for c in categories])
+            label = words.called(series or "", kind)
+            axis.errorbar(mean, place, xerr=bars, **{**looks[kind], "linestyle": "none"}, label=label)
+        axis.set_yticks(range(len(categories)), [words.called(category, c) for c in categories])
         axis.set(ylim=(len(categories) - 0.5, -0.5), xlabel=xlabel)
         axis.grid(axis="y", visible=False)
         if chance is not None:
@@ -132,8 +125,15 @@ def dots(
 
     size = (3.0, 0.5 + 0.27 * len(categories))
     fig = _chart(table, panels, series, draw, size=size, sharey=True, sharex=True)
-    kinds = ", " + " / ".join(map(str, dict.fromkeys(table[series]))) if series else ""
-    return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, names, series)}.")
+    kinds = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
+    return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, series)}.")
+
+
+def _valued(table, label, chance):
+    """Return the label of the values, and the level of chance where all are AUROCs."""
+    metrics = set(table["metric"]) if "metric" in table else {"accuracy"}
+    usual = {("accuracy",): "accuracy in %", ("auroc",): "AUROC in %"}.get(tuple(metrics), "%")
+    return label or usual, 50 if chance is None and metrics == {"auroc"} else chance
 
 
 def _chart(table, panels, series, draw, *, size, sharey, sharex):
@@ -166,7 +166,8 @@ def _chart(table, panels, series, draw, *, size, sharey, sharex):
                 axis.axis("off")
                 continue
             draw(axis, part, kinds, looks)
-            axis.set_title(", ".join(str(v) for v, among in ((row, rows), (scale, scales)) if len(among) > 1))
+            titles = (words.called(panels or "", row), rows), (scale, scales)
+            axis.set_title(", ".join(title for title, among in titles if len(among) > 1))
         _tidy(fig, axes)
     return fig
 
@@ -198,37 +199,29 @@ def _bars(found):
     return mean, [below, above]
 
 
-def shares(counts: pd.DataFrame) -> Drawing:
-    """Return stacked bars: one for each claim and scale, cut into supported, undecided, contradicted.
+def shares(findings: dict[str, list]) -> Drawing:
+    """Return stacked bars of {scale: findings}, one for each claim and scale, cut by verdict.
 
     All bars are equally long, for claims have few comparisons or hundreds; the numbers say how many.
-
-    Args: counts: DataFrame with the columns claim, scale, supported, undecided, contradicted.
     """
-    looks = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
+    lines = [(f"{f.claim}, {scale}", f.verdict) for scale, own in findings.items() for f in own]
+    table = pd.DataFrame(lines, columns=["claim", "verdict"])
+    counts = pd.crosstab(table["claim"], table["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
     with style():
         fig, axis = plt.subplots(figsize=(7, 0.9 + 0.42 * len(counts)))
-        names = [f"{c}, {s}" for c, s in zip(counts["claim"], counts["scale"], strict=True)]
-        total = counts[list(looks)].sum(axis=1)
-        left = 0 * total
-        for name, (colour, hatch) in looks.items():
-            share = 100 * counts[name] / total
-            bars = axis.barh(names, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
-            labels = [str(n) if n else "" for n in counts[name]]
-            axis.bar_label(
-                bars, labels, label_type="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
-            )
+        left = 0 * counts.iloc[:, 0]
+        for name, (colour, hatch) in VERDICTS.items():
+            share = 100 * counts[name] / counts.sum(axis=1)
+            bars = axis.barh(counts.index, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
+            numbers, box = [n or "" for n in counts[name]], {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axis.bar_label(bars, numbers, label_type="center", bbox=box)
             left = left + share
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlim(0, 100)
-        axis.set_xlabel("% of the comparisons")
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(looks), frameon=False)
-    said = [
-        f"{line['claim']} on {line['scale']}: " + ", ".join(f"{line[name]} {name}" for name in looks)
-        for _, line in counts.iterrows()
-    ]
-    return Drawing(fig, "Stacked bars. " + "; ".join(said) + ".")
+        axis.set(xlim=(0, 100), xlabel="% of the comparisons")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(VERDICTS), frameon=False)
+    said = [f"{bar}: " + ", ".join(f"{n} {name}" for name, n in line.items()) for bar, line in counts.iterrows()]
+    return Drawing(fig, f"Stacked bars. {'; '.join(said)}.")
 
 
 def pictures(
@@ -260,20 +253,17 @@ def pictures(
         return Drawing(fig, alt, picture=True)
 
 
-def told(table: pd.DataFrame, x: str | None, series, panels, names: Callable = str, inner: str | None = None) -> str:
+def told(table: pd.DataFrame, x: str | None, series: str, panels: str | None, inner: str | None = None) -> str:
     """Return a chart in words: for every panel, scale and series the means; over `x`, that at its two ends."""
     said = []
     groups = [c for c in ("scale", panels) if c and c in table]
     for key, part in table.groupby(groups, sort=False) if groups else [((), table)]:
         values = []
         for kind, own in part.groupby(series, sort=False):
-            means = own.groupby(inner or x, sort=bool(x))["value"].mean() if inner or x else own["value"].mean()
-            if inner:
-                numbers = " / ".join(f"{v:.0f}" for v in means)
-            elif x:
-                numbers = f"{means.iloc[0]:.0f} to {means.iloc[-1]:.0f}"
-            else:
-                numbers = f"{means:.0f}"
-            values.append(f"{names(kind)} {numbers}")
-        said.append(", ".join(map(str, key)) + (": " if key else "") + ", ".join(values))
+            means = own.groupby(inner or x or series, sort=bool(x))["value"].mean()
+            ends = means.iloc[[0, -1]] if x else means
+            numbers = (" to " if x else " / ").join(f"{v:.0f}" for v in ends)
+            values.append(f"{words.called(series, kind)} {numbers}")
+        where = ", ".join(map(words.called, groups, key))
+        said.append((f"{where}: " if where else "") + ", ".join(values))
     return "; ".join(said)

@@ -68,19 +68,18 @@ class Sensnorm(Figure):
     def comparisons(self):
         """Yield what is compared: the claim is about chance ("C4"); the rivals are beyond it ("C4+")."""
         own = {"question": "rivals", "detector": "sensnorm"}
-        yield Comparison("C4", "SensNorm against chance", own, CHANCE, subject="detector")
-        for name in self.detectors:
-            if name != "sensnorm":
-                rival = {"question": "rivals", "detector": name}
-                yield Comparison(
-                    "C4+", f"SensNorm against {words.detector(name)}", own, rival, subject="detector",
-                    match=("sparsity",),
-                )  # fmt: skip
+        yield Comparison("C4", "SensNorm against chance", own, CHANCE, name="SensNorm", by="about")
+        yield from _against("sensnorm", self.detectors, "rivals")
 
     def confirmation(self):
         """Yield what is compared on fresh seeds: the sensitivity profile with the other detectors."""
-        own = {"question": "fresh", "detector": "profile"}
-        for name in CONFIRMED:
-            if name != "profile":
-                rival = {"question": "fresh", "detector": name}
-                yield Comparison("C4+", f"profile against {words.detector(name)}", own, rival, subject="detector")
+        yield from _against("profile", CONFIRMED, "fresh")
+
+
+def _against(detector, rivals, question):
+    """Yield the comparisons of a detector with others on the same networks."""
+    own, name = {"question": question, "detector": detector}, words.detector(detector)
+    for rival in rivals:
+        if rival != detector:
+            told, other = f"{name} against {words.detector(rival)}", {"question": question, "detector": rival}
+            yield Comparison("C4+", told, own, other, name=name, by="about", match=("sparsity",))

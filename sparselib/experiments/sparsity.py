@@ -89,6 +89,7 @@ class SparsityGrid(Figure):
     noisy_sparsities: fields.SomeSparsities = Field(description="noisy labels: weights removed")
 
     networks = networks
+    about: ClassVar[dict] = {}  # the rows that count
 
     def dense(self, seed, **changed):
         """Return a dense network that trains as long as a sparse one, before and after pruning together."""
@@ -117,20 +118,21 @@ class SparsityGrid(Figure):
         for how, sparsity in product(self.noisy_recipes, filter(None, self.noisy_sparsities)):
             yield how, self.pruned(start, how, sparsity, epochs=after)
 
-    def comparisons(self, *questions):
-        """Return what is compared for the claim: three questions, the last against four controls; or some of them."""
-        found = list(self._comparisons())
-        return [c for c in found if c.of["question"] in questions] if questions else found
+    def comparisons(self):
+        """Yield what is compared for the claim, in three questions; the last has four controls."""
+        for question in ("width", "size", "noise"):
+            yield from self.compared(question)
 
-    def _comparisons(self):
-        width, size, noise = ({"question": question} for question in ("width", "size", "noise"))
-        dense = {"arm": "dense"}
-        yield Comparison("C1", "same width, against dense", width, {**width, **dense})
-        yield Comparison("C1", "same size, against narrow and dense", size, {**size, **dense}, match=("size",))
-        for control in CONTROLS:
-            yield Comparison(
-                "C1", f"noisy labels, against {words.ARMS[control]}", noise, {**noise, "arm": control}, but=CONTROLS
-            )
+    def compared(self, question):
+        """Yield what is compared in one question."""
+        arms, controls, match, told = {
+            "width": (self.recipes, ("dense",), (), "same width, against dense"),
+            "size": (("magnitude after",), ("dense",), ("size",), "same size, against narrow and dense"),
+            "noise": (self.noisy_recipes, CONTROLS, (), "noisy labels, against {}"),
+        }[question]
+        for control in controls:
+            of, against = ({"question": question, **self.about, "arm": arm} for arm in (tuple(arms), control))
+            yield Comparison("C1", told.format(words.ARMS[control]), of, against, match=match)
 
 
 class Robustness(SparsityGrid):
@@ -176,3 +178,4 @@ class AnomalyDetection(SparsityGrid):
     anomalies: fields.Anomalies = Field(description="pgd:<eps>, <shift>:<severity>, or outliers")
 
     measured = scored
+    about = {"task": "anomaly"}

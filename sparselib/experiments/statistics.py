@@ -6,7 +6,7 @@ together with the level's probability (Bonferroni; Student's t over seeds).
 
 "Better somewhere" (C1, C2, C4): supported if at least one interval of the family lies above 0; contradicted if every
     one lies below the margin, so that a gain of the margin or more is excluded everywhere; else undecided.
-"As good" (C3), of one contrast: supported if its interval lies above −margin; contradicted if it lies below it; else
+"As good" (C3): supported if at least one interval lies above −margin; contradicted if every one lies below it; else
     undecided.
 
 The margin is the smallest difference that would matter. One seed decides nothing.
@@ -50,6 +50,9 @@ class Contrast:
     high: float
     effect: float
 
+    def __str__(self):
+        return f"{self.mean:+.1f} [{self.low:.1f}, {self.high:.1f}]"
+
 
 def paired(treated, control):
     """Return the differences treated − control of two {seed: value} mappings, in the order of the seeds.
@@ -78,14 +81,16 @@ def contrasts(family, level=0.95):
 def better_somewhere(found, margin):
     """Return "supported", "contradicted" or "undecided" for: at least one of the contrasts is a gain."""
     checks.number("margin", margin, 0)
-    if any(c.low > 0 for c in found):
-        return "supported"
-    return "contradicted" if all(c.high < margin for c in found) else "undecided"
+    return _decided(found, above=0, below=margin)
 
 
-def as_good(contrast, margin):
-    """Return "supported", "contradicted" or "undecided" for: the contrast is no loss of more than the margin."""
+def as_good(found, margin):
+    """Return "supported", … for: at least one of the contrasts is no loss of more than the margin."""
     checks.number("margin", margin, 0)
-    if contrast.low > -margin:
+    return _decided(found, above=-margin, below=-margin)
+
+
+def _decided(found, above, below):
+    if any(c.low > above for c in found):
         return "supported"
-    return "contradicted" if contrast.high < -margin else "undecided"
+    return "contradicted" if all(c.high < below for c in found) else "undecided"

@@ -107,11 +107,12 @@ class StructureAndCost(Figure):
         return found + [pair for seed in self.seed_list() for pair in ensembles(self, seed)]
 
     def subjects(self):
-        """Yield (name, columns): the methods, by the rows that they are judged by."""
+        """Yield (name, columns): the methods, by the rows that they are judged by; MSP needs no gradient."""
+        gradients = tuple(text for text in self.gradient_detectors if text != "msp")
         yield f"ensemble of {self.members}", {"question": "ensemble", "members": self.members}
         yield "adversarial training", {"question": "adversarial", "task": ("clean", "attack")}
         yield "randomized smoothing", {"question": "smoothing", "task": "certificate"}
-        yield "gradient detectors", {"question": "detectors"}
+        yield "gradient detectors", {"question": "detectors", "detector": gradients}
 
     def comparisons(self):
         """Yield what is compared for the claim: shrunk networks with dense ones, and an ensemble at equal cost."""
@@ -121,26 +122,20 @@ class StructureAndCost(Figure):
     def as_good(self):
         """Yield the comparisons of shrunk networks with dense ones, by method."""
         for name, of in self.subjects():
-            but = ("msp",) if of["question"] == "detectors" else ()
-            yield Comparison(
-                "C3", "shrunk as good as dense", {**of, "arm": "shrunk"}, {**of, "arm": "dense"}, but=but,
-                name=name, keeps=True,
-            )  # fmt: skip
+            shrunk, dense = ({**of, "arm": arm} for arm in ("shrunk", "dense"))
+            yield Comparison("C3", "shrunk as good as dense", shrunk, dense, name=name, keeps=True)
 
     def equal_cost(self, arm="shrunk"):
         """Return the comparison of an ensemble of small networks with one dense network of no less cost."""
         of, one = ({"question": "ensemble", "members": n} for n in (self.members, 1))
-        question = f"{self.members} {words.ARMS[arm]} members against one dense network, at no more multiplications"
-        return Comparison(
-            "C3", question, {**of, "arm": arm}, {**one, "arm": "dense"}, name=f"ensemble of {self.members}",
-            affordable=True,
-        )  # fmt: skip
+        told = f"{self.members} {words.ARMS[arm]} members against one dense network, at no more multiplications"
+        name = f"ensemble of {self.members}"
+        return Comparison("C3", told, {**of, "arm": arm}, {**one, "arm": "dense"}, name=name, affordable=True)
 
     def from_scratch(self):
         """Yield a control of the claim: shrunk networks against those of their shapes, newly trained."""
+        told = "shrunk against from scratch at the same size"
         single = ("one network", {"question": "ensemble", "members": 1})
         for name, of in (single, *tuple(self.subjects())[:3]):
-            yield Comparison(
-                "C3", "shrunk against from scratch at the same size", {**of, "arm": "shrunk"}, {**of, "arm": "scratch"},
-                name=name, match=("sparsity",),
-            )  # fmt: skip
+            shrunk, scratch = ({**of, "arm": arm} for arm in ("shrunk", "scratch"))
+            yield Comparison("C3", told, shrunk, scratch, name=name, match=("sparsity",))

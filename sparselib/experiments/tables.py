@@ -1,28 +1,27 @@
-"""What pages tell of rows and findings: tables of all scales together, sentences, verdicts folded away."""
+"""What pages tell of rows and findings: measures of all scales together, for drawing, and the tables of the pages."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from sparselib.experiments import findings, words
+from sparselib.experiments import words
 from sparselib.experiments.findings import Finding, judge, measures, select
 from sparselib.repro.page import Result, Run
 
 
-def together(results: Iterable[Result], **options) -> pd.DataFrame:
-    """Return `findings.measures` of several scales in one table, with the columns `scale` and `network` (its name)."""
-    table = pd.concat([measures(r.rows, **options).assign(scale=r.profile) for r in results], ignore_index=True)
-    return table.assign(network=[words.sparse(line) for line in table.to_dict("records")])
-
-
 def rows(results: Iterable[Result]) -> pd.DataFrame:
-    """Return the rows of several scales in one table, with the column `scale`."""
-    return pd.concat([r.rows.assign(scale=r.profile) for r in results], ignore_index=True)
+    """Return the rows of several scales in one table, with the columns `scale` and `network` (its name)."""
+    return _named(pd.concat([r.rows.assign(scale=r.profile) for r in results], ignore_index=True))
 
 
-def _lines(table: pd.DataFrame) -> Iterable[tuple[Any, Any]]:
-    return table.iterrows()
+def together(results: Iterable[Result]) -> pd.DataFrame:
+    """Return `findings.measures` of several scales in one table, with the columns `scale` and `network` (its name)."""
+    return _named(pd.concat([measures(r.rows).assign(scale=r.profile) for r in results], ignore_index=True))
+
+
+def _named(table):
+    return table.assign(network=[words.sparse(line) for line in table.to_dict("records")])
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
@@ -39,65 +38,16 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(measure=names)
 
 
-def verdicts(run: Run, found: dict[str, list[Finding]], *, clean: bool = True) -> None:
-    """Show for {scale: findings}, by question, how often the rule decides which way; and every verdict, folded away."""
-    for scale, own in found.items():
-        own = [f for f in own if clean or f.measure != "clean"]
-        for question in dict.fromkeys(f.question for f in own):
-            some = [f for f in own if f.question == question]
-            count = findings.tally(some)
-            run.say(
-                f"{question[0].upper()}{question[1:]}, {scale}: of {len(some)} comparisons, {count['supported']} "
-                f"supported, {count['contradicted']} contradicted, {count['undecided']} undecided."
-            )
-            head, body = findings.matrix(some)
-            run.fold("All of them", body, head)
-
-
-def judged(results: Iterable[Result], comparisons) -> dict[str, list[Finding]]:
-    """Return {scale: findings}; `comparisons(p)` gives what is compared under the parameters of a scale."""
-    return {r.scale: judge(comparisons(r.parameters), r.rows) for r in results}
-
-
-def autoattack(run: Run, results: Iterable[Result]) -> None:
-    """Show the accuracy under AutoAttack beside that under PGD on the same images."""
-    part = select(rows(results), {"attack": "autoattack"})
-    if not len(part):
-        return
-    part = part.assign(network=[words.sparse(line) for line in part.to_dict("records")])
-    means = 100 * part.pivot_table("value", ["scale", "network", "eps"], "metric", sort=False)
-    run.table(
-        [[*key[:2], f"{key[2]:.3g}", f"{v['accuracy']:.1f}", f"{v['accuracy_pgd']:.1f}"] for key, v in _lines(means)],
-        ["scale", "network", "ε", "AutoAttack, %", "PGD on the same images, %"],
-    )
-
-
 def over_radius(table: pd.DataFrame) -> pd.DataFrame:
     """Return the accuracies of the closer look, for drawing: `network` under its attack, `eps`, `norm`.
 
     At radius 0 stands the clean accuracy.
     """
     own = select(table, {"question": "radius"})
-    attacked = own[own["attack"].isin(["fgsm", "pgd"])]
-    ways = attacked[["attack", "norm"]].drop_duplicates().values
-    clean = select(own, {"measure": "clean"}).assign(eps=0.0)
-    found = pd.concat([*(clean.assign(attack=attack, norm=norm) for attack, norm in ways), attacked])
-    names = [f"{words.sparse(line)}, {words.ATTACKS[line['attack']]}" for line in found.to_dict("records")]
-    return found.assign(network=names, norm=found["norm"].map(words.NORMS))
-
-
-def metrics(run: Run, results: Iterable[Result]) -> None:
-    """Show AUROC, AUPR and FPR95 of every detector and family, dense and at the highest sparsity: means over arms."""
-    part = select(rows(results), {"question": "width", "metric": tuple(words.METRICS)})
-    part = part[part["sparsity"].isin([0, part["sparsity"].max()])]
-    means = 100 * part.pivot_table("value", ["scale", "family", "detector", "sparsity"], "metric", sort=False)
-    run.table(
-        [
-            [scale, family, words.detector(name), f"{s:g}" if s else "dense", *(f"{v[m]:.1f}" for m in words.METRICS)]
-            for (scale, family, name, s), v in _lines(means)
-        ],
-        ["scale", "anomalies", "detector", "sparsity", *words.METRICS.values()],
-    )
+    attacked, clean = select(own, {"attack": ("fgsm", "pgd")}), select(own, {"measure": "clean"})
+    ways = attacked[["attack", "norm"]].drop_duplicates()
+    found = pd.concat([clean.drop(columns=["attack", "norm"]).merge(ways, how="cross").assign(eps=0.0), attacked])
+    return found.assign(network=found["network"] + ", " + found["attack"].map(words.ATTACKS))
 
 
 def masks(results: Iterable[Result]) -> pd.DataFrame:
@@ -106,163 +56,40 @@ def masks(results: Iterable[Result]) -> pd.DataFrame:
     `network` names each; in the order: dense, learnt, controls.
     """
     table = headline(together(results))
-    table = table[(table["sparsity"] == 0) | (table["sparsity"] == table["sparsity"].max())]
-    rank = [0 if line["arm"] == "dense" else 1 if line["learnt"] else 2 for line in table.to_dict("records")]
-    names = [words.network(line) for line in table.to_dict("records")]
-    table = table.assign(network=names, rank=rank)
+    table = table[table["sparsity"].isin([0, table["sparsity"].max()])]
+    rank = table["learnt"].map({True: 1, False: 2}).where(table["arm"] != "dense", 0)
+    table = table.assign(network=[words.network(line) for line in table.to_dict("records")], rank=rank)
     return table.sort_values("rank", kind="stable", ignore_index=True).drop(columns="rank")
 
 
-def masks_by_kind(run: Run, results: Iterable[Result]) -> None:
-    """Show the AUROC of the first detector on every kind of outliers, folded away."""
-    for result in results:
-        first = {"detector": result.parameters.detectors[0], "family": "outliers", "metric": "auroc"}
-        part = select(result.rows, first)
-        part = part[part["sparsity"].isin([0, part["sparsity"].max()])]
-        part = part.assign(network=[words.network(line) for line in part.to_dict("records")])
-        means = 100 * part.pivot_table("value", "network", "anomaly", sort=False)
-        body = [[name, *(f"{v:.1f}" for v in line)] for name, line in _lines(means)]
-        run.fold(f"AUROC in percent, {result.scale}", body, ["network", *map(words.anomaly, means.columns)])
+def started(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table where the dense networks begin the line of every other arm, at each scale."""
+    dense, others = table[table["arm"] == "dense"], table[table["arm"] != "dense"]
+    arms = others[["scale", "arm", "structured"]].drop_duplicates()
+    return pd.concat([others, arms.merge(dense.drop(columns=["arm", "structured"]), on="scale")], ignore_index=True)
 
 
-def metrics_by_kind(run: Run, part: pd.DataFrame) -> None:
-    """Show AUROC / AUPR / FPR95 of every detector by kind of anomaly, folded away."""
-    for scale, own in part.groupby("scale", sort=False):
-        means = 100 * own.pivot_table("value", ["detector", "anomaly"], "metric", sort=False)
-        anomalies = list(dict.fromkeys(own["anomaly"]))
-        body = [
-            [words.detector(d), *(" / ".join(f"{means.loc[(d, a), m]:.0f}" for m in words.METRICS) for a in anomalies)]
-            for d in dict.fromkeys(own["detector"])
-        ]
-        run.fold(
-            f"Dense networks, {scale}: AUROC / AUPR / FPR95 in percent (anomalies positive)", body,
-            ["detector", *map(words.anomaly, anomalies)],
-        )  # fmt: skip
+def costs(results: Iterable[Result], question: str, cost: str) -> pd.DataFrame:
+    """Return the measures of one question by cost, for drawing: lines of dense, shrunk networks and from scratch.
 
-
-def gains(run: Run, results: Iterable[Result]) -> None:
-    """Show, in words, what each learnt mask of the highest sparsity gains over the dense network."""
-    for result in results:
-        table, said = headline(measures(result.rows).assign(scale=result.profile)), []
-        sparsity = max(result.parameters.mask_sparsities)
-        for arm in result.parameters.objectives:
-            own = {"arm": arm, "base": "trained", "batch_norm": "frozen", "sparsity": sparsity}
-            found = [
-                findings.differences(table, {**own, "measure": m}, {"arm": "dense", "measure": m}).mean()
-                for m in ("clean", words.attack("pgd", "linf"), "shifts, mean")
-            ]
-            told = "{:+.1f} points clean, {:+.1f} under attack, {:+.1f} under shifts".format(*found)
-            said.append(f"**{words.arm(arm)}** {told}")
-        run.say(f"Masks that remove {sparsity:.0%}, {result.scale}: " + "; ".join(said) + ".")
-
-
-def restated(run: Run, results: Iterable[Result]) -> None:
-    """Show what restating the batch-norm statistics alone gives masks by magnitude."""
-    for result in results:
-        sparsity = max(result.parameters.mask_sparsities)
-        own = {"arm": "magnitude", "measure": "clean", "sparsity": sparsity}
-        frozen, restated = ({**own, "batch_norm": state} for state in ("frozen", "restated"))
-        gain = findings.differences(measures(result.rows), restated, frozen).mean()
-        run.say(
-            f"Restating alone changes the clean accuracy of masks by magnitude by {gain:+.1f} points at "
-            f"{sparsity:.0%}, {result.scale}."
-        )
-
-
-def savings(run: Run, results: Iterable[Result]) -> None:
-    """Show what one forward pass of a single network costs at every size, and the share of the dense one's."""
-    part = select(rows(results), {"question": "ensemble", "members": 1, "arm": ("dense", "shrunk")})
-    part = select(part, {"metric": ("params", "macs", "time", "peak_bytes")})
-    cost = part.pivot_table("value", ["scale", "sparsity"], "metric")
-    units = (("params", 1, 0), ("macs", 1e-3, 0), ("time", 1e6, 1), ("peak_bytes", 1e-6, 1))
-    run.table(
-        [
-            [scale, f"{s:g}" if s else "dense"]
-            + [f"{line[c] * unit:,.{digits}f} ({line[c] / cost.loc[(scale, 0.0), c]:.0%})" for c, unit, digits in units]
-            for (scale, s), line in _lines(cost)
-        ],
-        ["scale", "sparsity", "weights and biases", "thousand multiplications an image", "µs an image",
-         "MB of activations a batch"],
-    )  # fmt: skip
-
-
-def costs(results: Iterable[Result], question: str, cost: str, unit: float) -> pd.DataFrame:
-    """Return the measures of one question by cost, for drawing: `method` says which line, `cost` what it costs.
-
-    The dense network begins two lines, that of the shrunk ones and that of the ones from scratch. Costs are means over
-    seeds of the network, or of the ensemble, that is measured.
+    The column `cost` holds what the network, or the ensemble, or the detector costs, in the units of `words.COSTS`.
     """
     parts = []
     for result in results:
-        own = select(result.rows, {"question": question})
-        own = own[~own["arm"].isin(["start", "pruned"])]
-        table = measures(own).assign(scale=result.profile)
+        own = select(result.rows, {"question": question, "arm": ("dense", "shrunk", "scratch")})
         price = select(own, {"metric": cost})
-        if question == "adversarial":
-            price = price[price["members"] == 1]
-        keys = ["arm", "sparsity", "seed"] + (["members"] if question == "ensemble" else [])
-        prices = (unit * price.groupby(keys)["value"].mean()).rename("cost")
-        parts.append(table.join(prices, on=keys))
+        keys = ["arm", "sparsity", "seed"]
+        keys += {"ensemble": ["members"], "detectors": ["detector"]}.get(question, [])
+        prices = (words.COSTS[cost][0] * price.groupby(keys)["value"].mean()).rename(cost)
+        parts.append(measures(own).join(prices, on=keys).assign(scale=result.profile))
     table = pd.concat(parts, ignore_index=True)
-    lines = [
-        table[table["arm"].isin(["dense", arm])].assign(method=name)
-        for arm, name in (("shrunk", "shrunk"), ("scratch", "from scratch"))
-    ]
-    table = pd.concat(lines, ignore_index=True)
+    if question == "detectors":
+        return table
+    table = headline(started(table))
+    names = table["arm"].map(words.arm)
     if question == "ensemble":
-        several = table["members"].map(lambda n: f"ensemble of {n:g}" if n > 1 else "one")
-        table = table.assign(method=several + ", " + table["method"]).sort_values("members", kind="stable")
-    return table
-
-
-def detectors_by_cost(results: Iterable[Result]) -> pd.DataFrame:
-    """Return the AUROC and the measured µs an image of each detector, for drawing: `detector`, `family`, `cost`."""
-    parts = []
-    for result in results:
-        own = select(result.rows, {"question": "detectors"})
-        keys = ["detector", "arm", "sparsity", "seed"]
-        time = (1e6 * select(own, {"metric": "time"}).groupby(keys)["value"].mean()).rename("cost")
-        parts.append(measures(own).join(time, on=keys).assign(scale=result.profile))
-    return pd.concat(parts, ignore_index=True)
-
-
-def equal_cost(run: Run, results: Iterable[Result]) -> None:
-    """Show shrunk members against one dense network where they cost no more, and members from scratch beside them."""
-    for result in results:
-        p = result.parameters
-        found = judge([p.equal_cost()], result.rows)
-        if not found:
-            run.say(f"At no sparsity do {p.members} shrunk networks fit into the cost of one dense, {result.scale}.")
-            continue
-        run.say(f"{p.members} shrunk networks against one dense, {result.scale}; the clearest gain of each measure:")
-        run.table([[f.measure, f] for f in found], ["measure", "verdict, and the difference in points"])
-        scratch = judge([p.equal_cost("scratch")], result.rows)
-        said = [f"{f.measure} {f.best.mean:+.1f} at {f.best.label}" for f in scratch]
-        if said:
-            run.say("The same with members trained from scratch, in points: " + "; ".join(said) + ".")
-
-
-def making(run: Run, results: Iterable[Result]) -> None:
-    """Show the mean seconds to make one network, parents included: a shrunk network needs a dense one first."""
-    for result in results:
-        part = select(result.rows, {"metric": "weights", "question": ("first", "smoothing", "adversarial")})
-        part = part.drop_duplicates(["key", "question", "arm"])
-        index = ["question", "sparsity", "seed"]
-        own = {arm: lines.set_index(index)["seconds"] for arm, lines in part.groupby("arm")}
-        starts = own["start"].groupby(["question", "seed"]).first()
-        shrunk = own["shrunk"] + own["pruned"] + [starts[question, seed] for question, _, seed in own["shrunk"].index]
-        total = {"dense": own["dense"], "shrunk": shrunk, **({"scratch": own["scratch"]} if "scratch" in own else {})}
-        made = pd.concat(total, names=["arm"]).groupby(["question", "arm", "sparsity"], sort=False).mean()
-        ordered: Any = made.sort_index(level="question", sort_remaining=False).items()
-        run.say(f"Mean seconds to make one network, parents included, {result.scale}, as measured on that machine:")
-        run.table(
-            [
-                [words.QUESTIONS.get(question, "standard"), words.sparse({"arm": arm, "sparsity": s}), f"{v:.1f}",
-                 f"{v / made[question, 'dense', 0.0]:.2f}"]
-                for (question, arm, s), v in ordered
-            ],
-            ["training", "network", "seconds", "times that of the dense"],
-        )  # fmt: skip
+        names = table["members"].map(lambda n: f"ensemble of {n:g}, " if n > 1 else "one, ") + names
+    return table.assign(network=names)
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
@@ -271,38 +98,123 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("detector", key=lambda names: -names.map(order), kind="stable", ignore_index=True)
 
 
+def means(run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}") -> None:
+    """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`."""
+    found = table.pivot_table("value", index, columns, sort=False)
+    lines = [
+        [*map(words.called, index, key), *("" if v != v else cell.format(v) for v in line)]
+        for key, line in zip(found.index, found.values, strict=True)
+    ]
+    run.table(lines, [*index, *(words.called(columns, name) for name in found.columns)])
+
+
+def autoattack(run: Run, results: Iterable[Result]) -> None:
+    """Show the accuracy in percent under AutoAttack beside that under PGD on the same images."""
+    part = select(rows(results), {"attack": "autoattack"})
+    if len(part):
+        means(run, part.assign(value=100 * part["value"]), ["scale", "network", "eps"], "metric")
+
+
+def metrics(run: Run, results: Iterable[Result]) -> None:
+    """Show AUROC, AUPR and FPR95 of every detector and family, dense and at the highest sparsity: means over arms."""
+    part = select(rows(results), {"question": "width", "metric": tuple(words.METRICS)})
+    part = part[part["sparsity"].isin([0, part["sparsity"].max()])]
+    means(run, part.assign(value=100 * part["value"]), ["scale", "family", "detector", "sparsity"], "metric")
+
+
+def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
+    """Show AUROC / AUPR / FPR95 in percent by kind of anomaly, a line for each `index`, folded away for each scale.
+
+    `where` says which rows, as `DataFrame.query` reads it.
+    """
+    found = select(rows(results).query(where), {"metric": tuple(words.METRICS)})
+    for scale, own in found.groupby("scale", sort=False):
+        cells = 100 * own.pivot_table("value", [index, "anomaly"], "metric", sort=False)[list(words.METRICS)]
+        cells = cells.map("{:.0f}".format).agg(" / ".join, axis=1).unstack(sort=False)
+        body = [[words.called(index, name), *line] for name, line in zip(cells.index, cells.values, strict=True)]
+        told = f"{scale}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
+        run.fold(told, body, [index, *map(words.anomaly, cells.columns)])
+
+
+def gains(run: Run, table: pd.DataFrame) -> None:
+    """Show what each network gains over the dense one in every measure, in points: means over seeds."""
+    index = ["scale", "measure", "seed"]
+    dense = table[table["arm"] == "dense"].set_index(index)["value"].rename("dense")
+    gain = table.join(dense, on=index).query("arm != 'dense'").eval("value = value - dense")
+    means(run, gain, ["scale", "network"], "measure", cell="{:+.1f}")
+
+
+def savings(run: Run, results: Iterable[Result]) -> None:
+    """Show what one forward pass of a single network costs at every size, and the share of the dense one's."""
+    part = select(rows(results), {"question": "ensemble", "members": 1, "arm": ("dense", "shrunk")})
+    part = select(part, {"metric": tuple(words.COSTS)})
+    part = part.assign(
+        value=part["value"] * part["metric"].map({name: unit for name, (unit, _) in words.COSTS.items()})
+    )
+    mean = part.pivot_table("value", ["scale", "sparsity"], "metric")
+    share = mean / mean.groupby("scale").transform("first")  # of the dense network
+    cells = mean.map(lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.2g}") + share.map(" ({:.0%})".format)
+    lines = [
+        [scale, words.called("sparsity", sparsity), *line]
+        for (scale, sparsity), line in zip(cells.index, cells.values, strict=True)
+    ]
+    run.table(lines, ["scale", "sparsity", *(words.COSTS[name][1] for name in cells.columns)])
+
+
+def making(run: Run, results: Iterable[Result]) -> None:
+    """Show the mean seconds to make one network, parents included: a shrunk network needs a dense one first."""
+    part = select(rows(results), {"metric": "weights", "question": ("first", "smoothing", "adversarial")})
+    found = part.pivot_table("seconds", ["scale", "question", "sparsity"], "arm", sort=False)
+    starts = found["start"].groupby(["scale", "question"]).transform("max")  # those of sparsity 0, at every sparsity
+    found["shrunk"] += found["pruned"] + starts
+    made = found.drop(columns=["start", "pruned"]).stack().rename("value").dropna().reset_index()
+    means(run, made, ["scale", "question", "sparsity"], "arm")
+
+
 def place(run: Run, table: pd.DataFrame, name: str) -> None:
     """Say which place a detector takes among all of the table, at each scale, by its mean over families."""
     for scale, own in table.groupby("scale", sort=False):
-        means = own.groupby("detector")["value"].mean().sort_values(ascending=False)
-        best, worst = (words.detector(means.index[i]) for i in (0, -1))
+        found = own.groupby("detector")["value"].mean().sort_values(ascending=False)
+        place, best = list(found.index).index(name) + 1, words.detector(found.index[0])
         run.say(
-            f"{scale}: averaged over the families, the headline configuration reaches {means[name]:.1f} and is number "
-            f"{list(means.index).index(name) + 1} of {len(means)}; the best here is {best} with {means.iloc[0]:.1f}, "
-            f"the worst {worst} with {means.iloc[-1]:.1f}."
+            f"{scale}: averaged over the families, the headline configuration reaches {found[name]:.1f} and is number "
+            f"{place} of {len(found)}; the best here is {best} with {found.iloc[0]:.1f}."
         )
 
 
-def summary(run: Run, scales: dict[str, list[Result]], verdicts: dict[str, list[Finding]]) -> None:
-    """Say in a paragraph for each scale what the findings say of each claim."""
-    for scale, own in verdicts.items():
-        claims = dict.fromkeys(f.claim for f in own)
-        told = " ".join(findings.sentence(claim, [f for f in own if f.claim == claim]) for claim in claims)
-        run.say(f"**{scales[scale][0].scale}.** {told}")
+def verdicts(run: Run, results: Iterable[Result], comparisons: Callable) -> None:
+    """Show for each scale how often the rule decides which way; and every verdict, folded away.
+
+    `comparisons(p)` gives what is compared under the parameters of a scale.
+    """
+    for result in results:
+        found = judge(comparisons(result.parameters), result.rows)
+        if not found:
+            run.say(f"Nothing can be compared, {result.scale}.")
+            continue
+        lines = [(f.question, f.subject, f.measure, str(f)) for f in found]
+        cells = pd.DataFrame(lines, columns=["question", "of", "measure", "verdict"])
+        cells = cells.pivot_table("verdict", ["question", "of"], "measure", aggfunc="first", sort=False).fillna("")
+        body = [[*key, *line] for key, line in zip(cells.index, cells.values, strict=True)]
+        run.fold(f"{result.profile}: {counted(found)}", body, ["question", "of", *cells.columns])
 
 
-def every_verdict(run: Run, verdicts: dict[str, list[Finding]]) -> None:
-    """Show every comparison by scale and claim, folded away, with its clearest contrast and effect size."""
+def counted(findings: list[Finding]) -> str:
+    """Return in words how often the rule decides which way."""
+    count = Counter(f.verdict for f in findings)
+    told = ", ".join(f"{count[v]} {v}" for v in ("supported", "contradicted", "undecided"))
+    return f"{len(findings)} comparisons, {told}"
+
+
+def every_verdict(run: Run, findings: dict[str, list[Finding]]) -> None:
+    """Show for {scale: findings} and each claim how the rule decides, and every comparison, folded away."""
     head = ["question", "measure", "verdict", "clearest at", "difference", "d", "contrasts"]
-    for scale, own in verdicts.items():
-        for claim in dict.fromkeys(f.claim for f in own):
+    for scale, own in findings.items():
+        for claim in sorted({f.claim for f in own}):
             some = [f for f in own if f.claim == claim]
-            body = [
-                [
-                    f.question if f.subject == "all" else f"{f.subject}: {f.question}", f.measure, f"**{f.verdict}**",
-                    f.best.label, f"{f.best.mean:+.1f} [{f.best.low:.1f}, {f.best.high:.1f}]", f"{f.best.effect:.1f}",
-                    len(f.found),
-                ]
+            lines = [
+                [f.question if f.subject == "all" else f"{f.subject}: {f.question}", f.measure, f"**{f.verdict}**"]
+                + [f.best.label, f.best, f"{f.best.effect:.1f}", len(f.found)]
                 for f in some
-            ]  # fmt: skip
-            run.fold(f"{claim}, {scale}: {len(some)} comparisons", body, head)
+            ]
+            run.fold(f"{claim}, {scale}: {counted(some)}", lines, head)

@@ -1,8 +1,7 @@
 """Figure 6: each claim against each measure, by one rule, from the rows of all other figures."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import pandas as pd
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sparselib import checks
@@ -66,10 +65,17 @@ class Verdict(Page):
         return [pair for parameters in self.judged().values() for pair in parameters.roles()]
 
 
-def judged(page: Any, rows: pd.DataFrame, margin: float) -> list[findings.Finding]:
-    """Return what the page of verdicts shows of one figure: recipes of one question pooled, no clean accuracy."""
+def judged(scales: dict[str, list], margin: float) -> dict[str, list[findings.Finding]]:
+    """Return {scale: what is found} for {scale: Results of the figures}: arms of a question pooled, no clean accuracy."""
     metrics = ("auroc", "aupr_ood", "fpr95_ood")
-    found = findings.judge(page.comparisons(), rows, margin=margin, metrics=metrics)
-    if not isinstance(page, StructureAndCost):  # there, every subject is a question of its own
-        found = findings.pooled(found, margin=margin)
-    return [f for f in found if f.measure != "clean"]
+    return {
+        scale: [
+            finding
+            for r in results
+            for finding in findings.judge(
+                r.parameters.comparisons(), r.rows, margin=margin, metrics=metrics, pooled=True
+            )
+            if finding.measure != "clean"
+        ]
+        for scale, results in scales.items()
+    }

@@ -4,6 +4,7 @@ Figures, tables and prose take their names from here, so that a thing has one na
 """
 
 import re
+from functools import cache
 
 from sparselib.experiments import measurements
 from sparselib.experiments.fields import detector as read_detector
@@ -49,9 +50,14 @@ ANOMALIES = {
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "digits": "digits",
 }  # fmt: skip
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95"}
+BESIDE = {"accuracy": "AutoAttack, %", "accuracy_pgd": "PGD on the same images, %"}
 TOLD = {"auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95"}  # so that more is better everywhere
 ACCURACIES = {"accuracy": "right", "certified": "right and certified"}
-QUESTIONS = {"smoothing": "trained on noise", "adversarial": "adversarial training"}
+QUESTIONS = {"first": "standard", "smoothing": "trained on noise", "adversarial": "adversarial training"}
+COSTS = {  # unit, and its name
+    "params": (1, "weights and biases"), "macs": (1e-6, "million multiplications an image"),
+    "time": (1e6, "µs an image"), "peak_bytes": (1e-6, "MB of activations a batch"),
+}  # fmt: skip
 
 
 def arm(name: str) -> str:
@@ -75,6 +81,7 @@ def sparse(row) -> str:
     return network(row) + (f" {row['sparsity']:g}" if row["sparsity"] else "")
 
 
+@cache
 def detector(text: str) -> str:
     """Return what a detector with its options is called: "SensNorm, all layers, p = 5"."""
     if text == "disagreement":  # of an ensemble
@@ -100,3 +107,20 @@ def anomaly(name: str) -> str:
     if head == "folder":
         return f"images of {rest}"
     return ANOMALIES.get(head, head) + (f", severity {rest}" if rest else "")
+
+
+def called(column: str, value) -> str:
+    """Return what a value in a column of rows is called; what has no other name is called itself."""
+    return NAMES[column](value) if column in NAMES else str(value)
+
+
+NAMES = {
+    "arm": arm,
+    "detector": detector,
+    "anomaly": anomaly,
+    "norm": lambda name: NORMS.get(name, name),
+    "metric": lambda name: (METRICS | BESIDE).get(name, name),
+    "question": lambda name: QUESTIONS.get(name, name),
+    "sparsity": lambda s: f"{s:g}" if s else "dense",
+    "eps": "{:.3g}".format,
+}

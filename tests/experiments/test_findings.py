@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sparselib import experiments
-from sparselib.experiments import findings, plots, tables, words
+from sparselib.experiments import plots, tables, words
 from sparselib.experiments.findings import judge, measures, select
 from sparselib.repro import parameters as typed
 from sparselib.repro.page import Result
@@ -112,14 +112,14 @@ def test_the_three_questions_of_sparsity_are_kept_apart():
     assert verdict_of("noisy labels, against dense, fewer epochs", snip, "clean").verdict == "contradicted"
     assert {f.subject for f in found if "noisy" in f.question} == {snip}, "controls are not judged"
     assert all(len(f.found) == 2 for f in found if f.question == width)
-    assert {f.question for f in judge(P.comparisons("noise"), _grid())} == {
+    assert {f.question for f in judge(P.compared("noise"), _grid())} == {
         f"noisy labels, against {words.ARMS[c]}" for c in ("dense", "fewer epochs", "weight decay", "narrow")
     }
 
 
 def test_pooling_widens_the_intervals_and_names_the_recipe():
-    found = judge(P.comparisons("width"), _grid())
-    pooled = {f.measure: f for f in findings.pooled(found)}
+    found = judge(P.compared("width"), _grid())
+    pooled = {f.measure: f for f in judge(P.compared("width"), _grid(), pooled=True)}
     one = next(f for f in found if (f.subject, f.measure) == (words.arm("magnitude after"), "clean"))
     assert len(pooled["clean"].found) == 4
     assert pooled["clean"].best.label == f"{words.arm('magnitude after')}, sparsity 0.5"
@@ -133,20 +133,24 @@ def test_a_missing_seed_is_refused():
         judge(P.comparisons(), rows[~lost])
 
 
-def test_tables_and_sentences_say_what_was_found():
-    found = judge(P.comparisons("width"), _grid())
-    head, lines = findings.matrix(found)
-    assert head[:2] == ["", "clean"] and [line[0] for line in lines] == [
-        words.arm(recipe) for recipe in ("magnitude after", "snip before")
-    ]
-    assert lines[0][1].startswith("**supported** +5.") and lines[0][1].endswith("at sparsity 0.5")
-    count = findings.tally(found)
-    assert sum(count.values()) == len(found)
-    text = findings.sentence("C1", found)
-    assert text.startswith("C1 is ") and f"{count['supported']} of {len(found)}" in text
-    assert findings.sentence("C2", []) == "C2 was not judged."
-    table = findings.counts({"digits": found, "mnist": found[:1]})
-    assert list(table["scale"]) == ["digits", "mnist"] and table["supported"].iloc[1] == 1
+def test_verdicts_stand_by_question_and_measure_and_are_counted():
+    page, found = _Page(), judge(P.compared("width"), _grid())
+    tables.verdicts(page, [Result(P, _grid(), live=True)], lambda p: p.compared("width"))
+    (lines,) = page.tables
+    assert [line[1] for line in lines] == [words.arm(recipe) for recipe in ("magnitude after", "snip before")]
+    assert lines[0][2].startswith("**supported** +5.") and lines[0][2].endswith("at sparsity 0.5")
+    supported = sum(f.verdict == "supported" for f in found)
+    assert page.said == [f"digits: {len(found)} comparisons, {tables.counted(found)[len('12 comparisons, ') :]}"]
+    assert f" {supported} supported" in page.said[0]
+    tables.verdicts(page, [Result(P, _grid(), live=True)], lambda p: [])
+    assert page.said[-1].startswith("Nothing can be compared, digits")
+
+
+def test_the_chart_of_verdicts_says_how_many_there_are():
+    found = judge(P.compared("width"), _grid())
+    drawing = plots.shares({"digits": found, "mnist": found[:1]})
+    assert "C1, mnist: 1 supported, 0 undecided, 0 contradicted" in drawing.alt
+    assert [text.get_text() for text in drawing.fig.axes[0].get_yticklabels()] == ["C1, digits", "C1, mnist"]
 
 
 def _masks():
@@ -249,13 +253,13 @@ def test_an_ensemble_is_compared_at_equal_cost_where_it_can_be_afforded():
 
 def test_lines_of_cost_begin_at_the_dense_network():
     result = Result(_page(4), _costly(), live=True)
-    table = tables.costs([result], "adversarial", "macs", 1e-3)
-    assert table.groupby("method")["arm"].unique().map(set).to_dict() == {
-        "shrunk": {"dense", "shrunk"}, "from scratch": {"dense", "scratch"},
-    }  # fmt: skip
-    assert set(table.loc[table["arm"] == "dense", "cost"]) == {0.1}
-    ensembles = tables.costs([result], "ensemble", "macs", 1)
-    assert set(ensembles.loc[ensembles["method"] == "ensemble of 5, shrunk", "cost"]) == {500.0, 50.0}
+    table = tables.costs([result], "adversarial", "macs")
+    first = table[table["sparsity"] == 0]
+    assert set(table["network"]) == set(first["network"]) == {"shrunk", "from scratch"}
+    assert first["macs"].unique() == pytest.approx([1e-4]), "in millions"
+    ensembles = tables.costs([result], "ensemble", "macs")
+    macs = ensembles.loc[ensembles["network"] == "ensemble of 5, shrunk", "macs"].unique()
+    assert sorted(macs) == pytest.approx([5e-5, 5e-4])
 
 
 class _Page:
@@ -271,6 +275,7 @@ class _Page:
         self.said.append(text)
 
     def fold(self, summary, rows, head):
+        self.said.append(summary)
         self.tables.append([list(map(str, row)) for row in rows])
 
 
@@ -279,18 +284,16 @@ def test_a_shrunk_network_costs_its_parents_too():
     rows = pd.concat(_rows(arm, s, 0.9, question="first").assign(seconds=t) for arm, (s, t) in made.items())
     page = _Page()
     tables.making(page, [Result(_page(4), rows, live=True)])
-    assert sorted(page.tables[0]) == [
-        ["standard", "dense", "9.0", "1.00"],
-        ["standard", "from scratch 0.7", "6.0", "0.67"],
-        ["standard", "shrunk 0.7", "13.0", "1.44"],
+    assert page.tables == [
+        [["digits", "standard", "dense", "9.0", "", ""], ["digits", "standard", "0.7", "", "13.0", "6.0"]]
     ]
 
 
 def test_the_radius_begins_at_the_clean_accuracy():
-    table = tables.over_radius(measures(_rows("dense", 0.0, 0.9, question="radius")))
+    table = tables.over_radius(tables.together([Result(P, _rows("dense", 0.0, 0.9, question="radius"), live=True)]))
     means = table.groupby(["network", "norm", "eps"])["value"].mean()
-    assert means["dense, PGD", "L∞", 0.0] == pytest.approx(90, abs=0.1)
-    assert means["dense, PGD", "L∞", 0.1] == pytest.approx(70, abs=0.1)
+    assert means["dense, PGD", "linf", 0.0] == pytest.approx(90, abs=0.1)
+    assert means["dense, PGD", "linf", 0.1] == pytest.approx(70, abs=0.1)
 
 
 def test_scales_stand_side_by_side_and_a_chart_says_what_it_shows():
@@ -298,7 +301,7 @@ def test_scales_stand_side_by_side_and_a_chart_says_what_it_shows():
     table = pd.concat([one.assign(scale="digits"), two.assign(scale="mnist")], ignore_index=True)
     table = tables.headline(table[(table["question"] == "width") & table["family"].isna()])
     assert "PGD, L∞" in set(table["measure"]), "the radius is not in the name"
-    drawing = plots.lines(plots.started(table), names=words.arm)
+    drawing = plots.lines(tables.started(table))
     titles = [axis.get_title() for axis in drawing.fig.axes if axis.axison]
     assert titles[:2] == ["clean, digits", "clean, mnist"] and len(titles) == 8
     assert "digits, clean: magnitude, after training 90 to 50" in drawing.alt
