@@ -48,7 +48,7 @@ def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc",)) -> pd.Da
         shifted.min().assign(measure="shifts, worst", task="shift", metric="accuracy"),
         certified.assign(measure=certified["metric"].map(words.ACCURACIES)),
         detected.assign(
-            about=about, measure=[f"{words.detector(d)}, {a}" for d, a in zip(detected["detector"], about, strict=True)],
+            about=about, measure=list(map("{}, {}".format, map(words.detector, detected["detector"]), about)),
             value=detected["value"].where(detected["metric"] != "fpr95_ood", 1 - detected["value"]),
         ),
     ]  # fmt: skip

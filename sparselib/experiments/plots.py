@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
@@ -72,15 +71,13 @@ def lines(
     xlabel = xlabel or (words.COSTS[x][1] if x in words.COSTS else XLABELS.get(x, x))
     point = "sparsity" if x in words.COSTS else x
 
-    def draw(axis, part, kinds, looks):
+    def draw(axis, part, looks):
         order = sorted(part[point].unique())
-        for kind in kinds:
-            own = part[part[series] == kind].groupby(point)
-            if not own.ngroups:
-                continue
-            found = own["value"].agg(statistics.interval)
-            place = found.index.map(order.index) if x in EVEN else own[x].mean()
-            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3, label=words.called(series, kind))
+        for kind, own in part.groupby(series, sort=False):
+            groups = own.groupby(point)
+            found = groups["value"].agg(statistics.interval)
+            place = found.index.map(order.index) if x in EVEN else groups[x].mean()
+            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3)
         if chance is not None:
             axis.axhline(chance, color="#777777", linestyle=":", linewidth=1)
         if x in words.COSTS:
@@ -90,11 +87,9 @@ def lines(
             axis.xaxis.set_minor_formatter("")
         elif x in EVEN:
             axis.set_xticks(range(len(order)), [f"{v:g}" for v in order])
-        axis.set(xlabel=xlabel, ylabel=ylabel)
 
-    fig = _chart(
-        table, panels, series, draw, size=(3.3, 2.3), sharey="row", sharex="col" if x in words.COSTS else False
-    )
+    shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
+    fig = _chart(table, panels, series, draw, size=(3.3, 2.3), xlabel=xlabel, ylabel=ylabel, **shared)
     return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}.")
 
 
@@ -109,22 +104,20 @@ def dots(
     xlabel, chance = _valued(table, xlabel, None)
     categories = list(dict.fromkeys(table[category]))
 
-    def draw(axis, part, kinds, looks):
-        for number, kind in enumerate(kinds):
-            own = part if kind is None else part[part[series] == kind]
-            found = own.groupby(category, sort=False)["value"].agg(statistics.interval)
-            mean, bars = _bars(found)
-            place = [categories.index(c) + 0.5 * ((number + 0.5) / len(kinds) - 0.5) for c in found.index]
-            label = words.called(series or "", kind)
-            axis.errorbar(mean, place, xerr=bars, **{**looks[kind], "linestyle": "none"}, label=label)
+    def draw(axis, part, looks):
+        for number, (kind, look) in enumerate(looks.items()):
+            own = part if series is None else part[part[series] == kind]
+            mean, bars = _bars(own.groupby(category, sort=False)["value"].agg(statistics.interval))
+            place = [categories.index(c) + 0.5 * ((number + 0.5) / len(looks) - 0.5) for c in mean.index]
+            axis.errorbar(mean, place, xerr=bars, **{**look, "linestyle": "none"})
         axis.set_yticks(range(len(categories)), [words.called(category, c) for c in categories])
-        axis.set(ylim=(len(categories) - 0.5, -0.5), xlabel=xlabel)
+        axis.set(ylim=(len(categories) - 0.5, -0.5))
         axis.grid(axis="y", visible=False)
         if chance is not None:
             axis.axvline(chance, color="#777777", linestyle=":", linewidth=1)
 
     size = (3.0, 0.5 + 0.27 * len(categories))
-    fig = _chart(table, panels, series, draw, size=size, sharey=True, sharex=True)
+    fig = _chart(table, panels, series, draw, size=size, xlabel=xlabel, sharey=True, sharex=True)
     kinds = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
     return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, series)}.")
 
@@ -136,59 +129,43 @@ def _valued(table, label, chance):
     return label or usual, 50 if chance is None and metrics == {"auroc"} else chance
 
 
-def _chart(table, panels, series, draw, *, size, sharey, sharex):
+def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sharex):
     """Return a figure of panels: down by the column `panels`, across by `scale`; the panels of one scale flow.
 
-    `draw(axis, part, kinds, looks)` fills one; `kinds` are the values of `series` and `looks` how each is drawn.
+    `draw(axis, part, looks)` fills one; `looks` says how each value of `series` is drawn. One legend stands above all.
     """
     rows = list(dict.fromkeys(table[panels])) if panels else [None]
     scales = list(dict.fromkeys(table["scale"])) if "scale" in table else [None]
     across = len(scales) if len(scales) > 1 else 2 if len(rows) == 4 else min(3, len(rows))
     down = len(rows) if len(scales) > 1 else -(-len(rows) // across)
     kinds = list(dict.fromkeys(table[series])) if series else [None]
+    looks = {
+        kind: {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "color": colour,
+               "markersize": 5, "elinewidth": 1, "capsize": 2.5, "label": words.called(series or "", kind)}
+        for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+    }  # fmt: skip
     with style():
-        looks = {
-            kind: {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "color": colour,
-                   "markersize": 5, "elinewidth": 1, "capsize": 2.5}
-            for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-        }  # fmt: skip
-        width, height = max(4.6, size[0] * across), size[1] * down + 0.5
+        shape = (max(4.6, size[0] * across), size[1] * down + 0.5)
         fig, axes = plt.subplots(
-            down, across, figsize=(width, height), squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
+            down, across, figsize=shape, squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
         )
-        keys = [(row, scale) for row in rows for scale in scales]
+        keys, legend = [(row, scale) for row in rows for scale in scales], {}
         for axis in axes.flat[len(keys) :]:
             axis.axis("off")
         for (row, scale), axis in zip(keys, axes.flat, strict=False):
             part = table if row is None else table[table[panels] == row]
-            part = part if scale is None else part[part["scale"] == scale]
-            if not len(part):
-                axis.axis("off")
-                continue
-            draw(axis, part, kinds, looks)
+            draw(axis, part if scale is None else part[part["scale"] == scale], looks)
+            legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
             titles = (words.called(panels or "", row), rows), (scale, scales)
             axis.set_title(", ".join(title for title, among in titles if len(among) > 1))
-        _tidy(fig, axes)
+        for axis in axes[-1]:
+            axis.set_xlabel(xlabel)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(ylabel or "")
+        if len(legend) > 1:
+            columns = min(4, int(15 * shape[0]) // (7 + max(map(len, legend))) or 1)  # as many as fit side by side
+            fig.legend(legend.values(), legend.keys(), loc="outside upper center", ncol=columns, frameon=False)
     return fig
-
-
-def _tidy(fig, axes):
-    """Leave labels at the outer edges, keep percentages within their range, and put one legend above all panels."""
-    known = {}
-    for (row, column), axis in np.ndenumerate(axes):
-        if not axis.axison:
-            continue
-        known |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        if row + 1 < len(axes) and axes[row + 1, column].axison:
-            axis.set_xlabel("")
-        if column and axis.get_shared_y_axes().joined(axis, axes[row, column - 1]) and axes[row, column - 1].axison:
-            axis.set_ylabel("")
-            axis.tick_params(labelleft=False)
-    known = {label: handle for label, handle in known.items() if label != "None"}
-    if len(known) > 1:
-        longest = max(map(len, known))
-        columns = 1 if longest > 45 else 3 if longest > 18 else 4
-        fig.legend(known.values(), known.keys(), loc="outside upper center", ncol=columns, frameon=False)
 
 
 def _bars(found):

@@ -89,6 +89,7 @@ def costs(results: Iterable[Result], question: str, cost: str) -> pd.DataFrame:
     names = table["arm"].map(words.arm)
     if question == "ensemble":
         names = table["members"].map(lambda n: f"ensemble of {n:g}, " if n > 1 else "one, ") + names
+        table = table.sort_values("members", kind="stable")
     return table.assign(network=names)
 
 
@@ -171,17 +172,6 @@ def making(run: Run, results: Iterable[Result]) -> None:
     means(run, made, ["scale", "question", "sparsity"], "arm")
 
 
-def place(run: Run, table: pd.DataFrame, name: str) -> None:
-    """Say which place a detector takes among all of the table, at each scale, by its mean over families."""
-    for scale, own in table.groupby("scale", sort=False):
-        found = own.groupby("detector")["value"].mean().sort_values(ascending=False)
-        place, best = list(found.index).index(name) + 1, words.detector(found.index[0])
-        run.say(
-            f"{scale}: averaged over the families, the headline configuration reaches {found[name]:.1f} and is number "
-            f"{place} of {len(found)}; the best here is {best} with {found.iloc[0]:.1f}."
-        )
-
-
 def verdicts(run: Run, results: Iterable[Result], comparisons: Callable) -> None:
     """Show for each scale how often the rule decides which way; and every verdict, folded away.
 
@@ -204,6 +194,15 @@ def counted(findings: list[Finding]) -> str:
     count = Counter(f.verdict for f in findings)
     told = ", ".join(f"{count[v]} {v}" for v in ("supported", "contradicted", "undecided"))
     return f"{len(findings)} comparisons, {told}"
+
+
+def judged(scales: dict[str, list[Result]], margin: float) -> dict[str, list[Finding]]:
+    """Return {scale: Findings} of {scale: Results}: the arms of a question pooled; clean accuracy supports no claim."""
+    usual = {"margin": margin, "metrics": tuple(words.METRICS), "pooled": True}
+    return {
+        scale: [f for r in own for f in judge(r.parameters.comparisons(), r.rows, **usual) if f.measure != "clean"]
+        for scale, own in scales.items()
+    }
 
 
 def every_verdict(run: Run, findings: dict[str, list[Finding]]) -> None:

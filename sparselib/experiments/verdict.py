@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sparselib import checks
-from sparselib.experiments import fields, findings
+from sparselib.experiments import fields
 from sparselib.experiments.fields import Page
 from sparselib.experiments.sensnorm import Sensnorm
 from sparselib.experiments.sparsity import AnomalyDetection, Robustness
@@ -34,8 +34,7 @@ class Verdict(Page):
         for name, changed in values.items():
             page = JUDGED[checks.choice("figure", name, JUDGED)]
             for parameter in changed:
-                own = [field for field in page.model_fields if field != "profile"]
-                checks.choice(f"parameter of {name}", parameter, own)
+                checks.choice(f"parameter of {name}", parameter, [n for n in page.model_fields if n != "profile"])
         return values
 
     @model_validator(mode="after")
@@ -52,30 +51,11 @@ class Verdict(Page):
 
         What is changed here and known there is changed there, too.
         """
-        usual = self.usual(self.profile)
-        given = {n: v for n, v in self if n != "figures" and v != usual[n]}
-        return {
-            name: page.of_profile(
-                self.profile, **{n: v for n, v in given.items() if n in page.model_fields} | self.figures.get(name, {})
-            )
-            for name, page in JUDGED.items()
-        }
+        usual, found = self.usual(self.profile), {}
+        for name, page in JUDGED.items():
+            given = {n: v for n, v in self if n in page.model_fields and v != usual[n]}
+            found[name] = page.of_profile(self.profile, **given | self.figures.get(name, {}))
+        return found
 
     def roles(self):
         return [pair for parameters in self.judged().values() for pair in parameters.roles()]
-
-
-def judged(scales: dict[str, list], margin: float) -> dict[str, list[findings.Finding]]:
-    """Return {scale: what is found} for {scale: Results of the figures}: arms of a question pooled, no clean accuracy."""
-    metrics = ("auroc", "aupr_ood", "fpr95_ood")
-    return {
-        scale: [
-            finding
-            for r in results
-            for finding in findings.judge(
-                r.parameters.comparisons(), r.rows, margin=margin, metrics=metrics, pooled=True
-            )
-            if finding.measure != "clean"
-        ]
-        for scale, results in scales.items()
-    }
