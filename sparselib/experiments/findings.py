@@ -135,7 +135,7 @@ def _families(c, table, rows):
         partner = partners.get(tuple(lines[match].iloc[0]))
         if partner is not None:
             pair = (dict(zip(part["seed"], part["value"], strict=True)) for part in (lines, partner))
-            family = families.setdefault((c.name or words.arm(arm), measure), {})
+            family = families.setdefault((c.name or words.arm(str(arm)), measure), {})
             family[_label(label, value)] = statistics.paired(*pair)
     return families
 

@@ -124,9 +124,9 @@ def dots(
 
 def _valued(table, label, chance):
     """Return the label of the values, and the level of chance where all are AUROCs."""
-    metrics = set(table["metric"]) if "metric" in table else {"accuracy"}
-    usual = {("accuracy",): "accuracy in %", ("auroc",): "AUROC in %"}.get(tuple(metrics), "%")
-    return label or usual, 50 if chance is None and metrics == {"auroc"} else chance
+    metrics = " ".join(set(table["metric"]) if "metric" in table else ["accuracy"])
+    label = label or {"accuracy": "accuracy in %", "auroc": "AUROC in %"}.get(metrics, "%")
+    return label, 50 if chance is None and metrics == "auroc" else chance
 
 
 def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sharex):
@@ -157,7 +157,7 @@ def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sh
             draw(axis, part if scale is None else part[part["scale"] == scale], looks)
             legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
             titles = (words.called(panels or "", row), rows), (scale, scales)
-            axis.set_title(", ".join(title for title, among in titles if len(among) > 1))
+            axis.set_title(", ".join(str(title) for title, among in titles if len(among) > 1))
         for axis in axes[-1]:
             axis.set_xlabel(xlabel)
         for axis in axes[:, 0]:

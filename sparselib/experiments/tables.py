@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -141,7 +142,8 @@ def gains(run: Run, table: pd.DataFrame) -> None:
     """Show what each network gains over the dense one in every measure, in points: means over seeds."""
     index = ["scale", "measure", "seed"]
     dense = table[table["arm"] == "dense"].set_index(index)["value"].rename("dense")
-    gain = table.join(dense, on=index).query("arm != 'dense'").eval("value = value - dense")
+    gain = table[table["arm"] != "dense"].join(dense, on=index)
+    gain = gain.assign(value=gain["value"] - gain["dense"])
     means(run, gain, ["scale", "network"], "measure", cell="{:+.1f}")
 
 
@@ -168,8 +170,8 @@ def making(run: Run, results: Iterable[Result]) -> None:
     found = part.pivot_table("seconds", ["scale", "question", "sparsity"], "arm", sort=False)
     starts = found["start"].groupby(["scale", "question"]).transform("max")  # those of sparsity 0, at every sparsity
     found["shrunk"] += found["pruned"] + starts
-    made = found.drop(columns=["start", "pruned"]).stack().rename("value").dropna().reset_index()
-    means(run, made, ["scale", "question", "sparsity"], "arm")
+    made: Any = found.drop(columns=["start", "pruned"]).stack().dropna()
+    means(run, made.reset_index(name="value"), ["scale", "question", "sparsity"], "arm")
 
 
 def verdicts(run: Run, results: Iterable[Result], comparisons: Callable) -> None:
