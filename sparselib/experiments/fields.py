@@ -88,6 +88,7 @@ Seed = Annotated[StrictInt, Field(ge=0)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[StrictInt, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsities = Annotated[list[Sparsity], SEVERAL, DISTINCT]
 SomeSparsities = Annotated[Sparsities, AfterValidator(_some_positive)]
 Radii = Annotated[list[Positive], SEVERAL, DISTINCT]
@@ -173,7 +174,10 @@ class Figure(Page):
     """
 
     networks: ClassVar[Callable]
-    measured: ClassVar[Callable]
+
+    def measured(self, role, net):
+        """Yield what is measured of each network: its accuracy, where a page does not say more."""
+        yield role, net
 
     def detection(self, net, text: str, anomaly: str) -> Detection:
         """Return the step that scores a network with a detector (as text) on a kind of anomaly."""

@@ -54,11 +54,6 @@ def networks(p, seed):
             yield {"arm": when, "rounds": rounds}, net
 
 
-def measured(p, role, net):
-    """What is measured of each: its accuracy."""
-    yield role, net
-
-
 class SchedulesLesson(Figure):
     """When to prune, and in how many rounds."""
 
@@ -71,7 +66,7 @@ class SchedulesLesson(Figure):
     sparsities: fields.Sparsities = Field(description="fractions of weights removed")
     finetune_epochs: fields.Epochs = Field(description="training epochs after pruning")
 
-    networks, measured = networks, measured
+    networks = networks
 
 
 ALL = (

@@ -215,7 +215,6 @@ def pictures(
         fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
         for axis in axes.flat:
             axis.axis("off")
-            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2), aspect="equal")
         for number, (label, images) in enumerate(groups.items()):
             axis, top = axes.flat[number // rows], 1.1 * (number % rows)
             axis.text(-0.15, top + 0.5, label, ha="right", va="center")

@@ -80,9 +80,7 @@ class SparsityGrid(Figure):
     finetune_epochs: fields.Finetuning
     wide_width: fields.Count = Field(description="same size: width of what is pruned to narrow sizes")
     narrow_widths: list[fields.Count] = Field(description="same size: widths of the dense networks")
-    label_noise: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="noisy labels: share of training labels drawn anew"
-    )
+    label_noise: fields.Share = Field(description="noisy labels: share of training labels drawn anew")
     noisy_width: fields.Count = Field(description="noisy labels: width")
     noisy_epochs: Annotated[StrictInt, Field(ge=2)] = Field(description="noisy labels: training epochs")
     noisy_recipes: fields.Recipes = Field(description="noisy labels")
@@ -149,9 +147,7 @@ class Robustness(SparsityGrid):
     attack_samples: fields.AttackSamples
     autoattack_eps: fields.Positive = Field(description="radius of AutoAttack, in L∞")
     autoattack_samples: fields.Limit = Field(description="AutoAttack this many test images; 0: none")
-    autoattack_sparsity: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="closer look: dense, and the first recipe at this"
-    )
+    autoattack_sparsity: fields.Share = Field(description="closer look: dense, and the first recipe at this")
     shifts: fields.Shifts
     severity: fields.Severity
 

@@ -4,12 +4,9 @@ A *contrast* is one comparison of two networks, paired by seed: the differences,
 is tested on a family of contrasts, one for each sparsity (and criterion) tried. All intervals of a family hold
 together with the level's probability (Bonferroni; Student's t over seeds).
 
-"Better somewhere" (C1, C2, C4): supported if at least one interval of the family lies above 0; contradicted if every
-    one lies below the margin, so that a gain of the margin or more is excluded everywhere; else undecided.
-"As good" (C3): supported if at least one interval lies above −margin; contradicted if every one lies below it; else
-    undecided.
-
-The margin is the smallest difference that would matter. One seed decides nothing.
+"Better somewhere" is supported if at least one interval lies above 0, and contradicted if every one lies below the
+margin, the smallest difference that would matter. "As good" is supported if at least one lies above −margin, and
+contradicted if every one lies below it. All else is undecided: one seed decides nothing.
 """
 
 from dataclasses import dataclass
@@ -79,13 +76,13 @@ def contrasts(family, level=0.95):
 
 
 def better_somewhere(found, margin):
-    """Return "supported", "contradicted" or "undecided" for: at least one of the contrasts is a gain."""
+    """Return "supported", "contradicted" or "undecided": at least one of the contrasts is a gain."""
     checks.number("margin", margin, 0)
     return _decided(found, above=0, below=margin)
 
 
 def as_good(found, margin):
-    """Return "supported", … for: at least one of the contrasts is no loss of more than the margin."""
+    """Return "supported", "contradicted" or "undecided": at least one of the contrasts is no loss of the margin."""
     checks.number("margin", margin, 0)
     return _decided(found, above=-margin, below=-margin)
 

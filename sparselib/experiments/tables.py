@@ -110,20 +110,6 @@ def means(run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell
     run.table(lines, [*index, *(words.called(columns, name) for name in found.columns)])
 
 
-def autoattack(run: Run, results: Iterable[Result]) -> None:
-    """Show the accuracy in percent under AutoAttack beside that under PGD on the same images."""
-    part = select(rows(results), {"attack": "autoattack"})
-    if len(part):
-        means(run, part.assign(value=100 * part["value"]), ["scale", "network", "eps"], "metric")
-
-
-def metrics(run: Run, results: Iterable[Result]) -> None:
-    """Show AUROC, AUPR and FPR95 of every detector and family, dense and at the highest sparsity: means over arms."""
-    part = select(rows(results), {"question": "width", "metric": tuple(words.METRICS)})
-    part = part[part["sparsity"].isin([0, part["sparsity"].max()])]
-    means(run, part.assign(value=100 * part["value"]), ["scale", "family", "detector", "sparsity"], "metric")
-
-
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
     """Show AUROC / AUPR / FPR95 in percent by kind of anomaly, a line for each `index`, folded away for each scale.
 

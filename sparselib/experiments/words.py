@@ -50,7 +50,7 @@ ANOMALIES = {
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "digits": "digits",
 }  # fmt: skip
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95"}
-BESIDE = {"accuracy": "AutoAttack, %", "accuracy_pgd": "PGD on the same images, %"}
+BESIDE = {"accuracy": "AutoAttack", "accuracy_pgd": "PGD on the same images"}
 TOLD = {"auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95"}  # so that more is better everywhere
 ACCURACIES = {"accuracy": "right", "certified": "right and certified"}
 QUESTIONS = {"first": "standard", "smoothing": "trained on noise", "adversarial": "adversarial training"}
