@@ -165,6 +165,11 @@ class Page(Parameters):
         return Pruned(dense=dense, **recipe(how)._asdict(), sparsity=sparsity, epochs=after, **changed)
 
 
+def _accuracy(p, role, net):
+    """What is measured of a network where a page does not say more."""
+    yield role, net
+
+
 class Figure(Page):
     """A figure: for each seed some networks, and what is measured of each. Subclasses give the two functions.
 
@@ -174,10 +179,7 @@ class Figure(Page):
     """
 
     networks: ClassVar[Callable]
-
-    def measured(self, role, net):
-        """Yield what is measured of each network: its accuracy, where a page does not say more."""
-        yield role, net
+    measured: ClassVar[Callable] = _accuracy
 
     def detection(self, net, text: str, anomaly: str) -> Detection:
         """Return the step that scores a network with a detector (as text) on a kind of anomaly."""
