@@ -96,7 +96,8 @@ def test_networks_are_saved_and_loaded_into_their_like(case, name, how, tmp_path
     except ValueError:
         pytest.skip("cannot be shrunk, see above")
     checkpoints.save_model(changed, tmp_path / "net.safetensors")
-    loaded = checkpoints.load_model(tmp_path / "net.safetensors", into=lambda: networks.build(name)[0])
+    with torch.random.fork_rng():
+        loaded = checkpoints.load_model(tmp_path / "net.safetensors", into=lambda: networks.build(name)[0])
     with torch.no_grad():
         assert torch.equal(loaded(x), changed.eval()(x))
 
