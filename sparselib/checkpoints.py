@@ -27,7 +27,7 @@ def save_model(model: nn.Module, path: str | Path) -> None:
     # Cloned: tied tensors are written under each of their names, and loaded into the one that has them all.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     header = {"spec": getattr(model, "spec", None), "sizes": _sizes(model)}
-    write_atomic(_path(path), save(state, metadata={key: json.dumps(value) for key, value in header.items()}))
+    write_atomic(_path(path), save(state, metadata={"network": json.dumps(header)}))  # several would be in any order
 
 
 @checks.typed
@@ -42,10 +42,9 @@ def load_model(
     path = _path(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            header: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            header: dict[str, Any] = json.loads((file.metadata() or {})["network"])
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        spec: dict[str, Any] = header["spec"]
-        sizes: Any = header["sizes"]
+        spec, sizes = header["spec"], header["sizes"]
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
     if into is None and spec is None:

@@ -86,7 +86,10 @@ SCORES = {"id_scores": "scores", "ood_scores": "scores"}
 
 
 def example(function, kinds, **good):
-    return pytest.param(function, good, kinds, id=getattr(function, "__qualname__", str(function)))
+    name = (
+        " ".join([function.func.__name__, *function.args]) if isinstance(function, partial) else function.__qualname__
+    )
+    return pytest.param(function, good, kinds, id=name)
 
 
 def fitted(name):

@@ -145,7 +145,7 @@ def test_damaged_files_are_told_also_when_they_might_be_downloaded(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        (raw / f"{stem}-ubyte").write_text("version https://git-lfs.github.com/spec/v1")
+        (raw / f"{stem}-ubyte").write_text("version https://git-lfs.github.com/spec/v1", encoding="utf-8")
     for download in (False, True):  # torchvision takes what is there
         with pytest.raises(FileNotFoundError, match="files are missing or damaged.*remove what is damaged"):
             data.load("mnist", root=tmp_path, download=download)

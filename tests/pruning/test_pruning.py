@@ -226,7 +226,7 @@ def test_bad_arguments_are_named(train):
     for call, message in [
         (lambda: pruning.prune(net, "magnitude", 1.0), r"sparsity must be in \[0, 1\), got 1.0"),
         (lambda: pruning.prune(net, "magnitude", -0.1), r"sparsity must be in \[0, 1\), got -0.1"),
-        (lambda: pruning.prune(net, "magnitude", float("nan")), r"sparsity must be in \[0, 1\), got nan"),
+        (lambda: pruning.prune(net, "magnitude", float("nan")), r"sparsity must be finite, got nan"),
         (lambda: pruning.prune(net, "magnitud", 0.5), "unknown criterion 'magnitud'; did you mean 'magnitude'"),
         (lambda: pruning.prune(net, "magnitude", 0.5, scope="local"), "unknown scope 'local'"),
         (lambda: pruning.prune(net, "snip", 0.5), "criterion 'snip' needs data"),

@@ -96,10 +96,10 @@ def test_what_rows_are_labelled_with_does_not_count(package):
 
 def test_the_code_of_what_others_registered_counts(tmp_path, monkeypatch):
     module = tmp_path / "theirs.py"
-    module.write_text("def load(x):\n    return x\n")
+    module.write_text("def load(x):\n    return x\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     theirs = importlib.import_module("theirs")
     before = dependencies.of_objects(theirs.load)
     assert list(before) == ["theirs.load"]  # not the library's own `load`
-    module.write_text("def load(x):\n    return 2 * x\n")
+    module.write_text("def load(x):\n    return 2 * x\n", encoding="utf-8")
     assert dependencies.of_objects(theirs.load) != before

@@ -205,6 +205,7 @@ held_out: []
 train_limit: 0
 test_limit: 0
 network: convnet
+weights: ''
 width: 4
 epochs: 1
 batch_size: 8
@@ -218,7 +219,7 @@ lesson: {seed: 0}
         ("width: 4", "width: 4\nwdith: 3", r"unknown parameter 'wdith' of .*small.yml; did you mean 'width'"),
         ("width: 4\n", "", r"small.yml: parameter 'width' of sparsity: Field required"),
         ("width: 4", "width: four", r"small.yml: parameter 'width' of sparsity: .*got 'four'"),
-        ("width: 4", "width: 4\nwidth: 5", r"small.yml, line 9: 'width' stands twice"),
+        ("width: 4", "width: 4\nwidth: 5", r"small.yml, line 10: 'width' stands twice"),
         ("seed: 0", "sed: 0", r"unknown parameter 'sed' of lesson in .*small.yml; did you mean 'seed'"),
         ("lesson: {seed: 0}", "lesson: 3", r"small.yml: lesson must hold names and values, got 3"),
         ("profile: small", "profile: large", r"small.yml: profile must be 'small', like the file, got 'large'"),
