@@ -59,3 +59,6 @@ class Verdict(Page):
 
     def roles(self):
         return [pair for parameters in self.judged().values() for pair in parameters.roles()]
+
+    def publishers(self):
+        return list(self.judged().values())

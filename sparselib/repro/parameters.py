@@ -63,6 +63,10 @@ class Parameters(BaseModel):
         """Return the steps that the page is drawn from, each once."""
         return list({step.what: step for _, step in self.roles()}.values())
 
+    def publishers(self) -> list["Parameters"]:
+        """Return the parameters of the pages whose published rows the rows of this page are."""
+        return [self] if self.publishable else []
+
     def seed_list(self) -> list[int]:
         """Return the seeds that the page compares."""
         values = dict(self)

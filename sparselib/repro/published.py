@@ -146,18 +146,23 @@ def adopt(parameters: Parameters, store: Store) -> int:
 
     Their records say so, and hold no network. Damaged files are told in a warning, and nothing is taken from them.
     """
+    return sum(_adopt(page, store) for page in parameters.publishers())
+
+
+def _adopt(page, store):
+    wanted = [step for step in page.steps() if not store.holds(step.what, step.key)]
     try:
-        rows = read(parameters.profile, parameters.notebook) if parameters.publishable else None
+        rows = read(page.profile, page.notebook) if wanted else None
     except PublishedError as error:
-        warnings.warn(f"{error}. Its rows are left aside", stacklevel=2)
+        warnings.warn(f"{error}. Its rows are left aside", stacklevel=3)
         return 0
     if rows is None:
         return 0
-    within = (_about(parameters.profile, parameters.notebook) or {})["within"]
+    within = (_about(page.profile, page.notebook) or {})["within"]
     groups, count = dict(tuple(rows.groupby("key", sort=False))), 0
-    for step in parameters.steps():
+    for step in wanted:
         own = groups.get(step.key[:SHORT])
-        if own is None or own["what"].iloc[0] != step.what[:SHORT] or store.holds(step.what, step.key):
+        if own is None or own["what"].iloc[0] != step.what[:SHORT]:
             continue
         own = own.drop_duplicates([*within, "metric"])  # a step may stand in two roles
         lines = own[[*within, "metric", "value"]].to_dict("records")
