@@ -1,6 +1,9 @@
 """Supervised training and accuracy."""
 
+import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -16,6 +19,8 @@ from sparselib.models import batch_norms, device_of, evaluating, keeping_modes, 
 from sparselib.robustness import objectives
 
 Batches = Iterable[Any]  # of pairs (inputs (B, C, H, W), labels (B,)), such as a DataLoader
+PRECISIONS = ("float32", "bfloat16")
+AUGMENTATIONS = ("crop", "crop+flip")
 
 
 @dataclass
@@ -30,7 +35,8 @@ class History:
 def fit(
     model: nn.Module, train: Samples, *, epochs: int, batch_size: int = 64, lr: float = 2e-3,
     weight_decay: float = 5e-5, adversarial: objectives.Objective | None = None, noise: float | None = None,
-    seed: int = 0, after_epoch: Callable[[nn.Module, int], object] | None = None, progress: bool = True,
+    augment: str | None = None, precision: str = "float32", seed: int = 0,
+    after_epoch: Callable[[nn.Module, int], object] | None = None, progress: bool = True,
 ) -> History:  # fmt: skip
     """Train the model in place with Adam, cross-entropy and a one-cycle learning rate; return its History.
 
@@ -42,9 +48,13 @@ def fit(
         lr: the peak of the cycle, reached after a quarter of the steps.
         adversarial: an `objectives.Adversarial`, to train on attacked inputs; or None.
         noise: standard deviation of Gaussian noise added to every input, or None.
-        seed: of the order of the samples, dropout and noise; torch's global random state is left as found.
+        augment: "crop" or "crop+flip", see `augmented`, before attacks and noise; or None.
+        precision: "float32", the model's own, or "bfloat16", of float32 models: forward passes, of attacks too, under
+            autocast; weights, statistics, losses and optimiser stay float32. Warns and stays there without hardware.
+        seed: of the samples' order, augmentation, dropout and noise; torch's global random state is left as found.
         after_epoch: called as after_epoch(model, epochs done) after each epoch; it may set masks.
         progress: show a bar with the time left.
+    Convolutions' float32 weights lie channels last meanwhile, which is faster, and as they were found thereafter.
     Raises: ValueError for arguments out of range; FloatingPointError, naming the epoch, when the loss is not finite.
     """
     checks.integer("epochs", epochs, low=0)
@@ -52,6 +62,9 @@ def fit(
     checks.number("lr", lr, 0, low_open=True)
     checks.number("weight_decay", weight_decay, 0)
     checks.number("noise", 0.0 if noise is None else noise, 0)
+    if augment is not None:
+        checks.choice("augment", augment, AUGMENTATIONS)
+    low = checks.choice("precision", precision, PRECISIONS) == "bfloat16"
     for name, value in (("adversarial", adversarial), ("after_epoch", after_epoch)):
         if not (value is None or callable(value)):
             raise TypeError(f"{name} must be callable or None, got {value!r}")
@@ -63,6 +76,11 @@ def fit(
     x, y = checks.images(train.x, name="train.x", half=False).to(device), train.y.to(device)
     on_device_of(model, x, name="train.x")
     checks.labels(y, x, name="train.y", classes=logits(model, x[:1]).shape[1])
+    if low and x.dtype != torch.float32:
+        raise ValueError(f"precision must be 'float32', the model's own, for a model of {x.dtype}, got 'bfloat16'")
+    if low and not has_bfloat16(device):
+        warnings.warn(f"no bfloat16 arithmetic on {device}: training in float32", stacklevel=3)
+        low = False
     with keeping_modes(model):
         model.train()
         norms = [layer for layer in batch_norms(model) if layer.training]  # a network may hold its own still
@@ -75,16 +93,20 @@ def fit(
     steps = max(epochs * -(-seen // batch_size), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
     history, order, step = History(), seeds.generator(seed, "order"), 0
-    objective = adversarial or objectives.clean
-    with seeds.isolated(seed, "training"), keeping_modes(model):
+    objective, shifts = adversarial or objectives.clean, seeds.generator(seed, "augmentation")
+    net = _InBfloat16(model) if low else model
+    with seeds.isolated(seed, "training"), keeping_modes(model), _channels_last(model, x[:1], low) as layout:
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
             total_loss, correct = torch.zeros(2, device=device)
-            for index in torch.randperm(len(x), generator=order)[:seen].split(batch_size):
+            for index in torch.randperm(len(x), generator=order)[:seen].to(device).split(batch_size):
                 xb, yb = x[index], y[index]
+                if augment:
+                    xb = augmented(xb, augment, shifts)
                 if noise:
                     xb = xb + noise * torch.randn_like(xb)
-                loss, z = objective(model, xb, yb, seed=seeds.derive(seed, "batch", step))  # (), (B, K)
+                xb = xb.contiguous(memory_format=layout)
+                loss, z = objective(net, xb, yb, seed=seeds.derive(seed, "batch", step))  # (), (B, K)
                 step += 1
                 optimizer.zero_grad()
                 loss.backward()
@@ -105,6 +127,80 @@ def fit(
 def _one_cycle(done):
     """Learning rate as a fraction of its peak, when the fraction `done` of the steps is done: up, then down to 0."""
     return min(done / 0.25, (1 - done) / 0.75) if done else 1e-3
+
+
+@checks.typed
+def augmented(x: torch.Tensor, augment: str, rng: torch.Generator) -> torch.Tensor:
+    """Return each image of x (N, C, H, W) moved by a random whole number of pixels in either direction.
+
+    Up to an eighth of the side, rounded down: 4 pixels of 32, none below 8. What comes in at an edge is the image
+    mirrored there: unlike zeros or repeated edges, it has the image's own contrast. "crop+flip" also mirrors each image
+    left to right with probability 1/2. `rng`: a generator on the CPU, so that all devices see the same images.
+    """
+    checks.choice("augment", augment, AUGMENTATIONS)
+    n, _, height, width = x.shape
+    sources = []  # (N, H) and (N, W): the row and the column that each pixel comes from
+    for side in (height, width):
+        shift = torch.randint(-(side // 8), side // 8 + 1, (n, 1), generator=rng)
+        at = (torch.arange(side) + shift).abs()
+        sources.append(side - 1 - (side - 1 - at).abs())  # mirrored at both edges
+    rows, columns = sources
+    if augment == "crop+flip":
+        columns = torch.where(torch.rand(n, 1, generator=rng) < 0.5, columns.flip(1), columns)
+    source = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None].to(x.device, non_blocking=True)
+    return x.flatten(2).gather(2, source.expand(-1, x.shape[1], -1)).view(x.shape)
+
+
+@checks.typed
+def has_bfloat16(device: torch.device | str = "cpu") -> bool:
+    """Return whether the device computes in bfloat16 itself; emulated it would be slower than float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # Of torch's own questions the one above says yes to any AVX-512; where this one is not known, the answer is no.
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
+class _InBfloat16(nn.Module):
+    """The model, its forward passes in bfloat16 where autocast has them so; from float32 to float32."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, torch.bfloat16):
+            z = self.model(x)
+        return z.float() if isinstance(z, torch.Tensor) else z
+
+
+@contextmanager
+def _channels_last(model, x, low) -> Iterator[torch.memory_format]:
+    """Lay out weights (O, I, h, w) channels last for a block, as found thereafter; yield the layout for inputs.
+
+    Not for networks that cannot run on x so, such as those that `view` features, nor where no gain was measured.
+    """
+    wanted = x.dtype == torch.float32 and (low or x.device.type == "cpu")
+    found = [p for p in model.parameters() if wanted and p.ndim == 4 and p.is_contiguous()]
+
+    def lay_out(layout):
+        for parameter in found:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+        return layout
+
+    try:
+        layout = lay_out(torch.channels_last if found else torch.contiguous_format)
+        try:
+            logits(model, x.contiguous(memory_format=layout))
+        except RuntimeError:
+            layout = lay_out(torch.contiguous_format)
+        yield layout
+    finally:
+        lay_out(torch.contiguous_format)
 
 
 @checks.typed

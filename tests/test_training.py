@@ -1,10 +1,13 @@
 import copy
+import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sparselib import data, models, training
+from sparselib import data, models, pruning, seeds, training
+from sparselib.pruning import masks, schedules
 from sparselib.robustness import attacks, objectives
 
 
@@ -263,3 +266,187 @@ def test_objectives_name_bad_arguments():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def _fitted(train, *, net=None, epochs=2, **options):
+    net = net or _net()
+    history = training.fit(net, train, epochs=epochs, progress=False, **options)
+    assert all(math.isfinite(value) for value in history.loss + history.accuracy)
+    return net
+
+
+@pytest.fixture
+def anywhere(monkeypatch):
+    """Let bfloat16 be computed where the processor only emulates it."""
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: True)
+
+
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+@pytest.mark.parametrize("augment", [None, "crop+flip"])
+def test_training_gives_the_same_bits_again(train, anywhere, precision, augment):
+    few = train.take(slice(0, 200))
+    nets = [_fitted(few, precision=precision, augment=augment, noise=0.1, seed=s).state_dict() for s in (1, 1, 2)]
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+    assert not torch.equal(nets[0]["1.weight"], nets[2]["1.weight"])
+
+
+def _naive(x, augment, rng):
+    """The same draws; each image padded by reflection, cut out and mirrored on its own."""
+    pads = [side // 8 for side in x.shape[2:]]
+    tops, lefts = (torch.randint(-pad, pad + 1, (len(x), 1), generator=rng) for pad in pads)
+    flips = torch.rand(len(x), 1, generator=rng) < 0.5 if augment == "crop+flip" else torch.zeros(len(x), 1).bool()
+    images = []
+    for image, top, left, flip in zip(x.numpy(), tops, lefts, flips, strict=True):
+        padded = np.pad(image, [(0, 0), (pads[0],) * 2, (pads[1],) * 2], mode="reflect")
+        rows, columns = pads[0] + int(top), pads[1] + int(left)
+        cut = padded[:, rows : rows + x.shape[2], columns : columns + x.shape[3]]
+        images.append(torch.from_numpy((cut[:, :, ::-1] if flip else cut).copy()))
+    return torch.stack(images)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 8, 8), (12, 2, 17, 26), (5, 1, 7, 4), (0, 3, 16, 16)])
+@pytest.mark.parametrize("augment", training.AUGMENTATIONS)
+def test_augmented_images_are_those_of_a_loop(shape, augment):
+    x = torch.rand(shape)
+    for given in (x, x.contiguous(memory_format=torch.channels_last), x.double()):
+        found = training.augmented(given, augment, torch.Generator().manual_seed(5))
+        expected = _naive(given, augment, torch.Generator().manual_seed(5)) if len(x) else given
+        assert found.dtype == given.dtype and torch.equal(found, expected)
+
+
+def test_moves_are_uniform_and_half_of_the_images_mirrored():
+    ramp = (torch.arange(32.0)[:, None] * 100 + torch.arange(32.0)).expand(6000, 1, 32, 32)  # each pixel its place
+    rng = torch.Generator().manual_seed(0)
+    moved = training.augmented(ramp, "crop+flip", rng)[:, 0, 16, 15:17]
+    flipped = moved[:, 0] > moved[:, 1]
+    assert abs(flipped.float().mean() - 0.5) < 4 * (0.25 / 6000) ** 0.5
+    rows = moved[:, 0].div(100, rounding_mode="floor") - 16
+    columns = torch.where(flipped, moved[:, 1], moved[:, 0]) % 100 - 15
+    counts = torch.zeros(9, 9)
+    for row, column in zip(rows.long(), columns.long(), strict=True):
+        counts[row + 4, column + 4] += 1  # an offset beyond ±4 would be out of the table or wrap to a wrong cell
+    assert ((counts - 6000 / 81) ** 2 / (6000 / 81)).sum() < 131  # chi-squared with 80 degrees of freedom, p = 0.0003
+    assert torch.equal(training.augmented(ramp[:, :, :7, :7], "crop", rng), ramp[:, :, :7, :7])
+
+
+def test_augmentation_moves_inputs_and_not_their_labels(train, monkeypatch):
+    seen, plain, few = [], objectives.clean, train.take(slice(0, 128))
+    monkeypatch.setattr(objectives, "clean", lambda m, x, y, **o: (seen.append((x, y)), plain(m, x, y, **o))[1])
+    for augment in (None, "crop"):
+        _fitted(few, epochs=2, augment=augment)
+    still, moved = seen[:4], seen[4:]
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(still, moved, strict=True))  # the same samples, in order
+    rng = seeds.generator(0, "augmentation")
+    assert all(torch.equal(_naive(a[0], "crop", rng), b[0]) for a, b in zip(still, moved, strict=True))
+
+
+def test_without_bfloat16_arithmetic_it_trains_in_float32_and_says_so_once(train, monkeypatch):
+    few, asked = train.take(slice(0, 130)), []
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: asked.append(device))
+    with pytest.warns(UserWarning, match="no bfloat16 arithmetic on cpu: training in float32") as told:
+        net = _fitted(few, precision="bfloat16")
+    assert len(told) == 1 and told[0].filename == __file__ and asked == [torch.device("cpu")]
+    assert torch.equal(_vector(net), _vector(_fitted(few)))
+
+
+def test_precision_and_augmentation_are_named(train):
+    double = data.Samples(train.x.double(), train.y, train.classes, "double")
+    for net, samples, options, message in [
+        (_net().double(), double, {"precision": "bfloat16"}, "precision must be 'float32', .*float64, got 'bfloat16'"),
+        (_net(), train, {"precision": "float16"}, r"unknown precision 'float16'; did you mean .*'float32'"),
+        (_net(), train, {"augment": "crop+flips"}, r"unknown augment 'crop\+flips'; did you mean 'crop\+flip'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            training.fit(net, samples, epochs=1, **options)
+    assert not training.has_bfloat16("meta")
+
+
+def test_bfloat16_rounds_forward_passes_and_nothing_else(train, test, anywhere, monkeypatch):
+    seen, plain = [], objectives.clean
+
+    def watched(model, x, y, **options):
+        found = plain(model, x, y, **options)
+        seen.append((x.dtype, found[0].dtype, found[1].dtype, bool((found[1].bfloat16() == found[1]).all())))
+        return found
+
+    monkeypatch.setattr(objectives, "clean", watched)
+    nets = {precision: _fitted(train, epochs=12, precision=precision) for precision in training.PRECISIONS}
+    assert set(seen) == {(*[torch.float32] * 3, False), (*[torch.float32] * 3, True)}
+    assert all(t.dtype == torch.float32 for t in nets["bfloat16"].state_dict().values() if t.is_floating_point())
+    right = {precision: training.accuracy(net, test) for precision, net in nets.items()}
+    assert abs(right["bfloat16"] - right["float32"]) < 0.02 and right["float32"] > 0.9
+
+
+@pytest.mark.parametrize("method", ["pgd", "trades"])
+def test_attacks_of_adversarial_training_work_in_bfloat16(method, train, test, anywhere):
+    few, objective = train.take(slice(0, 600)), objectives.Adversarial(0.1, method=method, steps=3)
+    net = _fitted(few, epochs=8, adversarial=objective, noise=0.01, precision="bfloat16")
+    plain = _fitted(few, epochs=8, precision="bfloat16")
+    left = []
+    for model in (net, plain):
+        x = attacks.pgd(model, test.x[:200], test.y[:200], 0.1)
+        left.append(float((training.logits(model, x).argmax(1) == test.y[:200]).float().mean()))
+    assert left[0] > left[1] + 0.1
+    _fitted(few, adversarial=objective, noise=0.01, augment="crop+flip", precision="bfloat16")
+
+
+def test_an_attack_on_forward_passes_in_bfloat16_is_as_strong(trained, test):
+    x, y = test.x[:200], test.y[:200]
+    low = training._InBfloat16(copy.deepcopy(trained))
+    left = [
+        float((training.logits(trained, attacks.pgd(model, x, y, 0.1)).argmax(1) == y).float().mean())
+        for model in (trained, low)
+    ]
+    assert abs(left[0] - left[1]) < 0.03 and left[0] < training.accuracy(trained, test) - 0.2
+
+
+@pytest.mark.parametrize("when", ["before", "gradual", "after"])
+def test_masks_are_enforced_in_bfloat16(when, train, anywhere):
+    few = train.take(slice(0, 200))
+    options = {"epochs": 3, "finetune_epochs": 2, "scored": 100, "progress": False}
+    net = schedules.train_sparse(
+        _net(), few, "magnitude", 0.8, when=when, precision="bfloat16", augment="crop", **options
+    )
+    assert pruning.sparsity(net) == pytest.approx(0.8, abs=0.01)
+    for layer in masks.distinct(net).values():
+        assert layer.weight.dtype == torch.float32 and not layer.weight[~masks.mask_of(layer)].any()
+        assert masks.original(layer).is_contiguous()
+
+
+class _Views(nn.Module):
+    """As many write it: with a view of the features, which channels last does not allow."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.conv = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head, self.layouts = nn.Linear(256, 10), set()
+
+    def forward(self, x):
+        self.layouts.add((self.training, self.conv.weight.is_contiguous()))
+        return self.head(self.rows(self.conv(self.first(x)).relu()))
+
+    def rows(self, x):
+        return x.view(len(x), -1)
+
+
+class _Flattens(_Views):
+    def rows(self, x):
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize(("kind", "contiguous"), [(_Views, True), (_Flattens, False)])
+def test_layouts_are_given_back_and_changed_only_where_the_network_allows(kind, contiguous, train):
+    wide, few = torch.channels_last, train.take(slice(0, 64))
+    net = _fitted(few, net=kind())
+    assert {layout for training_, layout in net.layouts if training_} == {contiguous}
+    assert net.conv.weight.stride() == (36, 9, 3, 1)
+    with pytest.raises(FloatingPointError):
+        training.fit(net, few, epochs=2, batch_size=8, lr=1e30, progress=False)
+    assert net.conv.weight.stride() == (36, 9, 3, 1)
+    own = models.build("resnet8", in_channels=1, num_classes=10, image_size=8, width=4).to(memory_format=wide)
+    before = [p.stride() for p in own.parameters()]
+    assert [p.stride() for p in _fitted(few, net=own, epochs=1).parameters()] == before
+    double = data.Samples(few.x.double(), few.y, few.classes, "double")
+    net = _fitted(double, net=_Flattens().double())
+    assert all(layout for _, layout in net.layouts)
