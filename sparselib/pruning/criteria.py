@@ -6,7 +6,6 @@ of a convolution or an output of a linear layer; its gate c multiplies all weigh
 Everything is measured in eval mode: gates before a train-mode batch-norm have no effect, whatever the unit's worth.
 """
 
-import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sparselib.pruning import masks, units
 from sparselib.registry import Registry
 
 GRASP_TEMPERATURE = 200  # on the logits, as in the GraSP paper
+ROUNDS = {"synflow": 100}  # of scoring and removing in which a criterion makes one cut; the others: 1
 
 
 @checks.typed
@@ -49,31 +49,47 @@ def saliency(
     Raises: ValueError for an unknown criterion, missing or empty data, a class without inputs ("grasp"), or scores
     that are not finite (the layer is named).
     """
-    checks.choice("criterion", criterion, CRITERIA)
-    checks.integer("batch_size", batch_size, low=1)
-    problem = Problem(model, masks.distinct(model), criterion, x, y, seed, batch_size)
-    with evaluating(model), requiring_gradients(problem.originals, True):
-        scores = CRITERIA[criterion](problem, structured)
-    for name, score in scores.items():
-        if not torch.isfinite(score).all():
-            raise ValueError(f"{criterion} saliency of {name} is not finite")
-    return scores
+    problem = Problem(model, criterion, x, y, seed, batch_size)
+    scores = problem.saliency(structured)
+    return {name: scores[name] for name in problem.layers}
 
 
 @dataclass
 class Problem:
-    """The network, its prunable layers by weight name, and the data that a criterion looks at."""
+    """The network, its prunable layers by weight name, and the data that a criterion looks at.
+
+    It outlasts a round of pruning: masks that the model gets later count in the next scores.
+    """
 
     model: nn.Module
-    layers: dict[str, masks.Layer]
-    criterion: str = ""
+    criterion: str
     x: torch.Tensor | None = None
     y: torch.Tensor | None = None
     seed: int = 0
     batch_size: int = 256
 
     def __post_init__(self) -> None:
+        checks.choice("criterion", self.criterion, CRITERIA)
+        checks.integer("batch_size", self.batch_size, low=1)
+        self.layers: dict[str, masks.Layer] = masks.distinct(self.model)
         self.originals: list[torch.Tensor] = [masks.original(layer) for layer in self.layers.values()]
+
+    def saliency(self, structured: bool) -> dict[str, torch.Tensor]:
+        """Return the scores of the model as it is now, as the function `saliency`.
+
+        If `structured`, most criteria add by `units.inputs(name)` the scores (in,) of what a layer reads of each input.
+        """
+        with evaluating(self.model), requiring_gradients(self.originals, True):
+            scores = {name: score.detach() for name, score in CRITERIA[self.criterion](self, structured).items()}
+        for name, layer in self.layers.items():
+            shape = layer.weight.shape[:1] if structured else layer.weight.shape
+            if name not in scores or scores[name].shape != shape:  # the criterion may be anyone's
+                got = tuple(scores[name].shape) if name in scores else "none"
+                raise ValueError(f"{self.criterion} must give scores {tuple(shape)} of {name}, got {got}")
+        for name, score in scores.items():
+            if not torch.isfinite(score).all():
+                raise ValueError(f"{self.criterion} saliency of {name} is not finite")
+        return scores
 
     @cached_property
     def data(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,6 +132,37 @@ class Problem:
         """Return ∂value/∂θ, one tensor per layer, of the tensors behind the masks."""
         return torch.autograd.grad(value, self.originals, create_graph=create_graph, materialize_grads=True)
 
+    @cached_property
+    def flow(self) -> tuple[nn.Module, dict[str, masks.Layer], torch.Tensor]:
+        """A copy of the model made linear and positive for SynFlow, its layers by name, and its input of ones.
+
+        |θ|, no shifts, in float64, for deep products over- and underflow. Made once, so it warns once, naming the
+        layers that are not linear in it: before them SynFlow's scores mean nothing.
+        """
+        shape = input_shape(self.model) if self.x is None else self.x.shape[1:]
+        if shape is None:
+            raise ValueError("criterion 'synflow' needs x, for its shape: the network is not one of models.build")
+        linear = masks.bare(self.model).double().eval()
+        with torch.no_grad():
+            for module in linear.modules():
+                if isinstance(module, Normalize):
+                    module.mean.zero_()
+                    module.std.fill_(1)
+                for name, parameter in module.named_parameters(recurse=False):
+                    parameter.zero_() if name == "bias" else parameter.abs_()
+            for layer in batch_norms(linear):
+                if layer.running_mean is not None:
+                    layer.running_mean.zero_()
+        linear.requires_grad_(False)
+        layers = masks.distinct(linear)
+        for layer in layers.values():
+            layer.weight.requires_grad_()
+        ones = torch.ones(1, *shape, dtype=torch.float64, device=self.originals[0].device)
+        if broken := _not_homogeneous(linear, ones):
+            reason = "double the input does not give double the output"
+            warnings.warn(f"synflow scores mean nothing before {', '.join(broken)}: {reason}", stacklevel=7)
+        return linear, layers, ones
+
     def _total(self, parts):
         total = [torch.zeros_like(p) for p in self.originals]
         for part in parts:
@@ -130,7 +177,11 @@ class Problem:
 
 
 def _units(scores):
-    """Return the sum over the weights of each unit, {name: (out,)}."""
+    """Return the sums over the weights of each unit, {name: (out,)}, and of each input, {units.inputs(name): (in,)}."""
+    return {**_sums(scores), **_sums({units.inputs(n): score.transpose(0, 1) for n, score in scores.items()})}
+
+
+def _sums(scores):
     return {name: score.flatten(1).sum(1) for name, score in scores.items()}
 
 
@@ -150,7 +201,9 @@ def random(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
 def magnitude(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
     """|θ|, or ‖θ‖₂ of the unit. Han et al. 2015, https://arxiv.org/abs/1506.02626."""
     weights = {name: layer.weight.detach() for name, layer in problem.layers.items()}
-    return {name: w.flatten(1).norm(dim=1) if structured else w.abs() for name, w in weights.items()}
+    if not structured:
+        return _absolute(weights)
+    return {name: squares.sqrt() for name, squares in _units({n: w.square() for n, w in weights.items()}).items()}
 
 
 def snip(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
@@ -186,33 +239,19 @@ def crop(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
 def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
     """|θ⊙∂R/∂θ|, or its sum over the unit. Tanaka et al. 2020, https://arxiv.org/abs/2006.05467.
 
-    R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones. In float64, for
-    deep products over- and underflow. Its scores mean what they should where R doubles with the input, layer by layer;
-    a warning names the layers that do otherwise.
+    R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones (`Problem.flow`).
+    What flows into a layer flows out of it, so the smallest layers score highest, weight by weight, and in many rounds
+    (`ROUNDS`) none is ever emptied.
     """
-    shape = input_shape(problem.model) if problem.x is None else problem.x.shape[1:]
-    if shape is None:
-        raise ValueError("criterion 'synflow' needs x, for its shape: the network is not one of models.build")
-    linear = copy.deepcopy(problem.model).double()
+    linear, layers, ones = problem.flow
     with torch.no_grad():
-        for module in linear.modules():
-            if isinstance(module, Normalize):
-                module.mean.zero_()
-                module.std.fill_(1)
-            for name, parameter in module.named_parameters(recurse=False):
-                parameter.zero_() if name == "bias" else parameter.abs_()
-        for layer in batch_norms(linear):
-            if layer.running_mean is not None:
-                layer.running_mean.zero_()
-    copied = Problem(linear, masks.distinct(linear))
-    ones = torch.ones(1, *shape, dtype=torch.float64, device=copied.originals[0].device)
-    if broken := _not_homogeneous(linear, ones):
-        warnings.warn(
-            f"synflow scores mean nothing before {', '.join(broken)}: double the input does not give double the output",
-            stacklevel=4,
-        )
+        for name, layer in layers.items():
+            layer.weight.copy_(problem.layers[name].weight.abs())
     with torch.enable_grad():
-        scores = _absolute(copied.times_weight(copied.derivatives(linear(ones).sum())))
+        weights = [layer.weight for layer in layers.values()]
+        gradients = torch.autograd.grad(linear(ones).sum(), weights, materialize_grads=True)
+    pairs = zip(layers.items(), gradients, strict=True)
+    scores = {name: (layer.weight.detach() * gradient).abs() for (name, layer), gradient in pairs}
     return _units(scores) if structured else scores
 
 

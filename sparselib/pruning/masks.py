@@ -6,7 +6,6 @@ pickling. A masked network's state_dict names tensors anew; that of `bare` fits 
 """
 
 import copy
-import warnings
 from collections.abc import Mapping
 
 import torch
@@ -95,9 +94,9 @@ def sharing(model: nn.Module, layer: Layer) -> list[Layer]:
 
 def set_masks(model: nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
     """Give the layers of `distinct` their masks, by name, and those that share their weights the same ones."""
-    for layer, mask in [(layer, kept[name]) for name, layer in distinct(model).items()]:
-        for each in sharing(model, layer):
-            set_mask(each, mask)
+    by_weight = {id(original(layer)): kept[name] for name, layer in distinct(model).items()}
+    for layer in prunable(model).values():
+        set_mask(layer, by_weight[id(original(layer))])
 
 
 def set_mask(layer: Layer, mask: torch.Tensor) -> None:
@@ -151,9 +150,3 @@ def keep_highest(scores: torch.Tensor, count: int) -> torch.Tensor:
     mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[order[:count]] = True
     return mask.view(scores.shape)
-
-
-def warn_emptied(names: list[str], what: str) -> None:
-    """Warn that layers would lose their last `what` ("weight" or "unit") and keep it."""
-    if names:
-        warnings.warn(f"pruning would empty {', '.join(names)}: one {what} of each stays", stacklevel=4)

@@ -1,13 +1,15 @@
 """Subnetworks of a trained network, found by learning which weights to keep while the weights stay as they are.
 
-Each weight gets a score; the highest-scoring ones are kept; the gradient reaches the scores straight through the
-choice, so that it is ∂L/∂w_eff ⊙ w. Edge-popup (Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299) starts from
-random scores, HYDRA (Sehwag et al. 2020, https://arxiv.org/abs/2002.10509) from the size of the trained weights.
+Each weight gets a score s; those with the highest |s| are kept; the gradient reaches |s| straight through the choice,
+so that that of s is ∂L/∂w_eff ⊙ w ⊙ sign(s), as in the authors' programs. Edge-popup (Ramanujan et al. 2020,
+https://arxiv.org/abs/1911.13299) starts from random scores, HYDRA (Sehwag et al. 2020,
+https://arxiv.org/abs/2002.10509) from scores proportional to the trained weights.
 """
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def search(
         lr: of Adam on the scores; default 0.01 per layer, 0.001 globally (scores compete across layers there).
         scope: "layer" keeps the same fraction of each layer, "global" ranks all weights together.
         keep_ends: the first and last layer keep all their weights; the others make up for it.
-        init: "hydra" (|w| scaled to the layer's fan-in) or "edge-popup" (random).
+        init: "hydra" (w scaled to the layer's fan-in) or "edge-popup" (random).
         batch_norm: "frozen" keeps the statistics, so nothing but masks differs; "restated" learns the masks under
             batch statistics and measures them anew for the result.
     Raises: ValueError for arguments out of range, outliers missing or overlapping with `unseen`;
@@ -58,8 +60,7 @@ def search(
     checks.integer("epochs", epochs, low=0)
     checks.integer("batch_size", batch_size, low=1)
     lr = (0.01 if scope == "layer" else 0.001) if lr is None else checks.number("lr", lr, 0, low_open=True)
-    if len(train) < 10:
-        raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
+    _check_size(train)
     if any(masks.mask_of(layer) is not None for layer in masks.distinct(model).values()):
         raise ValueError("model must have no masks yet: search starts from all weights (see masks.bare)")
     loss = objective_of(objective, outliers, unseen, eps, noise)
@@ -76,8 +77,11 @@ def search(
     restated = batch_norm == "restated"
     for module in batch_norms(learner) if restated else ():
         module.train()
-    best = _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress)
-
+    best = _learn(
+        learner, [popup.scores for popup in popups.values()], train, loss, epochs=epochs, batch_size=batch_size, lr=lr,
+        seed=seed, restated=restated, progress=progress, after_step=lambda: choose(popups, counts),
+        state=lambda: {name: popup.mask.clone() for name, popup in popups.items()},
+    )  # fmt: skip
     found = copy.deepcopy(model)
     whole = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in masks.distinct(found).items()}
     masks.set_masks(found, {**whole, **best})
@@ -86,8 +90,54 @@ def search(
     return found
 
 
+@checks.typed
+def fit_batch_norm(
+    model: nn.Module, train: data.Samples, *, objective: str = "adversarial", outliers: data.Samples | None = None,
+    unseen: Iterable[data.Samples] = (), eps: float = 0.1, noise: float = 1.0, epochs: int = 20, batch_size: int = 64,
+    lr: float = 0.01, seed: int = 0, progress: bool = True,
+) -> nn.Module:  # fmt: skip
+    """Return a copy of the model whose batch-norm scales and shifts are learnt, and nothing else.
+
+    The control for `search`: what the same budget reaches without removing a weight. Objectives, steps, their order and
+    the choice of the best epoch on a held-back fifth are the same. Weights, statistics and masks are the model's, bit
+    for bit; the statistics are in force while learning, too.
+
+    Args: as `search`; lr: of Adam on scales and shifts.
+    Raises: ValueError for arguments out of range and a model whose batch-norm layers have no scale or shift;
+        FloatingPointError for a model whose loss is not finite.
+    """
+    checks.number("noise", noise, 0)
+    checks.integer("epochs", epochs, low=0)
+    checks.integer("batch_size", batch_size, low=1)
+    checks.number("lr", lr, 0, low_open=True)
+    _check_size(train)
+    loss = objective_of(objective, outliers, unseen, eps, noise)
+    learner = copy.deepcopy(model).eval().requires_grad_(False)
+    if not (affine := _affine(learner)):
+        raise ValueError(f"model must have batch-norm layers with scale and shift to learn, got {type(model).__name__}")
+    best = _learn(
+        learner, [p.requires_grad_() for p in affine], train, loss, epochs=epochs, batch_size=batch_size, lr=lr,
+        seed=seed, restated=False, progress=progress, after_step=lambda: None,
+        state=lambda: [p.detach().clone() for p in affine],
+    )  # fmt: skip
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter, learnt in zip(_affine(found), best, strict=True):
+            parameter.copy_(learnt)
+    return found
+
+
+def _affine(model):
+    return [parameter for layer in batch_norms(model) for parameter in layer.parameters(recurse=False)]
+
+
+def _check_size(train):
+    if len(train) < 10:
+        raise ValueError(f"train must have at least 10 samples, to hold a fifth back, got {len(train)}")
+
+
 class Popup(nn.Module):
-    """weight ↦ weight ⊙ mask, with the gradient passed straight through the mask to the scores.
+    """weight ↦ weight ⊙ mask, with the gradient passed straight through the mask to the sizes of the scores.
 
     `init`: as in `search`. `seed`, `name` of the weight: of the random scores.
     """
@@ -98,7 +148,7 @@ class Popup(nn.Module):
         super().__init__()
         bound = math.sqrt(6 / weight[0].numel())
         if init == "hydra":
-            scores = bound * weight.detach().abs() / weight.detach().abs().max().clamp_min(1e-12)
+            scores = bound * weight.detach() / weight.detach().abs().max().clamp_min(1e-12)
         else:
             drawn = torch.rand(weight.shape, generator=seeds.generator(seed, "scores", name))
             scores = (bound * (2 * drawn - 1)).to(weight)
@@ -106,7 +156,8 @@ class Popup(nn.Module):
         self.register_buffer("mask", torch.ones_like(scores, dtype=torch.bool))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight * (self.mask + self.scores - self.scores.detach())
+        size = self.scores.abs()
+        return weight * (self.mask + size - size.detach())
 
 
 def objective_of(
@@ -153,40 +204,47 @@ def survivors(
 
 
 def choose(popups: dict[str, Popup], counts: dict[tuple[str, ...], int]) -> None:
-    """Set every mask to the highest scores, as many as `counts` says of the names that compete."""
+    """Set every mask to the scores of the largest size, as many as `counts` says of the names that compete."""
     for names, count in counts.items():
-        scores = torch.cat([popups[name].scores.detach().flatten() for name in names])
+        scores = torch.cat([popups[name].scores.detach().abs().flatten() for name in names])
         kept = masks.keep_highest(scores, count).split([popups[name].scores.numel() for name in names])
         for name, mask in zip(names, kept, strict=True):
             popups[name].mask.copy_(mask.view_as(popups[name].mask))
 
 
-def _learn(learner, popups, counts, train, loss, epochs, batch_size, lr, seed, restated, progress):
-    """Return {name: mask} with the lowest loss on the held-back fifth, the first masks included."""
-    best, lowest = {name: popup.mask for name, popup in popups.items()}, math.inf
+State = TypeVar("State")
+
+
+def _learn(
+    learner: nn.Module, parameters: Sequence[torch.Tensor], train: data.Samples, loss: objectives.Objective, *,
+    epochs: int, batch_size: int, lr: float, seed: int, restated: bool, progress: bool,
+    after_step: Callable[[], None], state: Callable[[], State],
+) -> State:  # fmt: skip
+    """Descend the loss in the parameters; return the `state` with the lowest on the held-back fifth, the first too."""
+    best, lowest = state(), math.inf
     if not epochs:
         return best
     device = device_of(learner)
     held_back, used = train.split(0.2, seed=seed)
     x, y, held_x, held_y = (t.to(device) for t in (used.x, used.y, held_back.x, held_back.y))
-    optimizer = torch.optim.Adam([popup.scores for popup in popups.values()], lr=lr)
+    optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch_size))
     order, step = seeds.generator(seed, "search"), 0
-    for epoch in tqdm(range(epochs + 1), desc="searching masks", unit="epoch", disable=not progress, leave=False):
+    for epoch in tqdm(range(epochs + 1), desc="learning", unit="epoch", disable=not progress, leave=False):
         for index in torch.randperm(len(x), generator=order).split(batch_size) if epoch else ():
             value, _ = loss(learner, x[index], y[index], seed=seeds.derive(seed, "batch", step))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             schedule.step()
-            choose(popups, counts)
+            after_step()
             step += 1
         if restated:
             training.restate_batch_norm(learner, used)
         with evaluating(learner):
             now = loss(learner, held_x, held_y, seed=seeds.derive(seed, "held"))[0].item()
         if not epoch and not math.isfinite(now):
-            raise FloatingPointError(f"the model's loss under the first masks is {now}: nothing can be learnt from it")
+            raise FloatingPointError(f"the model's loss before learning is {now}: nothing can be learnt from it")
         if now < lowest:
-            lowest, best = now, {name: popup.mask.clone() for name, popup in popups.items()}
+            lowest, best = now, state()
     return best

@@ -7,8 +7,9 @@ units masked where prunable layers read them, and with the same units cut out, t
 """
 
 import copy
+import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -252,12 +253,43 @@ def calls(model: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[Any, ...],
     return seen
 
 
-def surviving_units(
-    model: nn.Module, scores: dict[str, torch.Tensor], sparsity: float, scope: str, example: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Return {name: bool mask} after removing units, lowest score first, until the sparsity is as near as can be.
+def inputs(name: str) -> str:
+    """Return the key of the scores (in,) of a layer's inputs, beside those (out,) of its outputs by its own name."""
+    return f"{name}, inputs"
 
-    `scores` {name: (out,)}; `sparsity` in [0, 1); `scope` "global" or "layer"; `example` as in `groups`.
+
+def ranking(scores: Mapping[str, torch.Tensor], group: Group, alive: torch.Tensor) -> torch.Tensor:
+    """Return the scores (size,) of a group's units, comparable between groups: 1 on average, units not `alive` as 0.
+
+    A unit is what writes it and what reads it, for both go with it: before a batch-norm a filter's norm says nothing,
+    that of the weights that read it does. Raw scores follow the size of their layer. So each layer's are divided by
+    their mean (of absolute values: some are signed), which makes it the same whether they are totals or means of a
+    unit's weights; then all layers, writers and readers, are averaged. Torch-Pruning's group norm, normalised by the
+    mean (Fang et al. 2023), is alike, but that layers weigh the same there only where their weights are as large.
+
+    Args: scores: {layer name: (out,)} and, by `inputs(name)`, (in,); without the latter, writers speak alone.
+    """
+    sides = [(scores[name], rows) for name, rows in group.writers.items()]
+    sides += [(scores[inputs(n)], columns) for n, columns in group.readers.items() if inputs(n) in scores]
+    shares = []
+    for values, index in sides:
+        share = values.cpu().double()[index].mean(1)  # (size,)
+        mean = share[alive].abs().sum() / group.size  # over all, so that a layer that lost many holds the others fast
+        shares.append(share / mean.clamp_min(torch.finfo(torch.float64).tiny))
+    return torch.stack(shares).mean(0)
+
+
+def surviving_units(
+    model: nn.Module, scores: Mapping[str, torch.Tensor], sparsity: float, scope: str,
+    traced: tuple[list[Group], list[str]], least: float = 0.1,
+) -> tuple[dict[str, torch.Tensor], set[str]]:  # fmt: skip
+    """Return {name: bool mask} after removing units, lowest rank first, until the sparsity is as near as can be.
+
+    Args:
+        scores: as for `ranking`. sparsity: in [0, 1). scope: "global" or "layer".
+        traced: what `groups` returns for the model without masks.
+        least: the fraction of the units of a group that stays, at least one; the groups that this held back, by their
+            first layer, are returned, too.
     """
     layers = masks.distinct(model)
     cells = {}  # (out, in): how many weights of each pair of units are left
@@ -266,13 +298,11 @@ def surviving_units(
         mask = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
         cells[name] = mask.reshape(*mask.shape[:2], -1).sum(2).cpu()
 
-    queue, left, clamped = [], {}, set()
-    found, whole = groups(masks.bare(model), example)
-    for number, group in enumerate(found):
-        means = (scores[n].cpu()[index].double().mean(1) for n, index in group.writers.items())
-        score = sum(means, start=torch.zeros(group.size, dtype=torch.float64))
+    queue, left, held = [], {}, set()
+    for number, group in enumerate(traced[0]):
         alive = torch.stack([cells[n].any(0)[index].any(1) for n, index in group.readers.items()]).any(0)
         left[number] = int(alive.sum())
+        score = ranking(scores, group, alive)
         if scope == "layer":  # the rank within the group, as a fraction of its size
             score = score.masked_fill(~alive, -torch.inf).argsort().argsort().double() / group.size
         queue += [(float(score[unit]), number, unit) for unit in alive.nonzero().flatten().tolist()]
@@ -280,10 +310,7 @@ def surviving_units(
     total = sum(layer.weight.numel() for layer in layers.values())
     removed = total - sum(int(c.sum()) for c in cells.values())
     for _, number, unit in sorted(queue):
-        group = found[number]
-        if left[number] == 1:
-            clamped.add(group.root)
-            continue
+        group = traced[0][number]
         sides = [(cells[name], index[unit]) for name, index in group.writers.items()]
         sides += [(cells[name].T, index[unit]) for name, index in group.readers.items()]
         gone = []
@@ -291,23 +318,31 @@ def surviving_units(
             gone.append((table, index, table[index]))
             table[index] = 0
         gain = sum(int(counts.sum()) for _, _, counts in gone)
-        if abs(removed + gain - sparsity * total) < abs(removed - sparsity * total):
+        nearer = abs(removed + gain - sparsity * total) < abs(removed - sparsity * total)
+        enough = left[number] > max(1, math.ceil(least * group.size - 1e-9))  # 0.1 · 30 is a little over 3
+        if nearer and enough:
             removed += gain
             left[number] -= 1
-        else:  # one too far; a smaller one may still bring it closer
-            for table, index, counts in reversed(gone):
-                table[index] = counts
-    masks.warn_emptied(sorted(clamped), "unit")
-    if removed / total < sparsity - 0.02 and (whole or not found):
-        reason = f"more than the convolutions and linear layers behind reads the units of {', '.join(whole)}"
-        reason = reason if whole else "no layer reads the units of another one"
-        reached = f"structured pruning can remove {removed / total:.3f} of the weights, not {sparsity:.3g}"
-        warnings.warn(f"{reached}: {reason}", stacklevel=4)
+            continue
+        for table, index, counts in reversed(gone):  # too few left, or one too far: a smaller one may come closer
+            table[index] = counts
+        if nearer:
+            held.add(group.root)
     kept = {}
     for name, layer in layers.items():
         pairs = (cells[name] > 0).to(layer.weight.device)
         kept[name] = pairs.view(*pairs.shape, *[1] * (layer.weight.ndim - 2)).expand_as(layer.weight).clone()
-    return kept
+    return kept, held
+
+
+def warn_whole(traced: tuple[list[Group], list[str]], sparsity: float, reached: float) -> None:
+    """Warn where the sparsity reached is lower than asked because of units that are left whole (see `groups`)."""
+    found, whole = traced
+    if reached < sparsity - 0.02 and (whole or not found):
+        reason = f"more than the convolutions and linear layers behind reads the units of {', '.join(whole)}"
+        reason = reason if whole else "no layer reads the units of another one"
+        missed = f"structured pruning can remove {reached:.3f} of the weights, not {sparsity:.3g}"
+        warnings.warn(f"{missed}: {reason}", stacklevel=5)
 
 
 def example_input(model: nn.Module, x: torch.Tensor | None) -> torch.Tensor:

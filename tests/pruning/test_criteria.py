@@ -209,3 +209,19 @@ def test_synflow_names_layers_that_do_not_double_with_their_input(layer, named):
         warnings.simplefilter("always")
         criteria.saliency(net, "synflow", torch.rand(1, 1, 8, 8))
     assert [named in str(warning.message) for warning in caught] == ([True] if named else [])
+
+
+def test_a_criterion_of_others_may_keep_its_graph_and_must_score_every_weight(grouped):
+    """Scores with a gradient are used as they are; scores of other shapes are refused by the weight's name."""
+    try:
+        criteria.register("deep")(
+            lambda problem, structured: {n: 1 + la.weight.abs() for n, la in problem.layers.items()}
+        )
+        found = criteria.saliency(grouped, "deep")
+        assert not any(score.requires_grad for score in found.values())
+        criteria.register("lacking")(lambda problem, structured: {})
+        with pytest.raises(ValueError, match=r"lacking must give scores \(6, 2, 3, 3\) of 0.weight, got none"):
+            criteria.saliency(grouped, "lacking")
+    finally:
+        for name in ("deep", "lacking"):
+            criteria.CRITERIA._parts.pop(name, None)

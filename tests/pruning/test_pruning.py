@@ -1,5 +1,6 @@
 import copy
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -116,19 +117,88 @@ def test_frozen_networks_can_be_scored_and_stay_frozen(train):
 
 
 def test_iterative_pruning_follows_the_exponential_schedule(train, monkeypatch):
-    seen = []
-    monkeypatch.setattr(weights, "step", lambda model, criterion, sparsity, *a, **k: seen.append(1 - sparsity))
+    seen, choose = [], weights._surviving_weights
+    monkeypatch.setattr(
+        weights, "_surviving_weights", lambda m, scores, s, scope: (seen.append(1 - s), choose(m, scores, s, scope))[1]
+    )
     pruning.prune(_net(), "snip", 0.9, train.x, train.y, rounds=4)
     assert seen == pytest.approx([0.1 ** (k / 4) for k in (1, 2, 3, 4)])
+    seen.clear()
+    pruning.prune(_net(), "synflow", 0.9)
+    assert seen == pytest.approx([0.1 ** (k / 100) for k in range(1, 101)]), "its own number"
+    for call in (partial(pruning.prune, rounds=1), lambda net, *given: pruning.step(copy.deepcopy(net), *given)):
+        seen.clear()
+        call(_net(), "synflow", 0.9)
+        assert seen == pytest.approx([0.1])
 
 
-def test_iterative_synflow_keeps_layers_that_one_shot_empties():
-    net = models.build("vgg16", in_channels=1, num_classes=10, image_size=8, width=8)
+def test_synflow_keeps_layers_that_one_shot_empties_and_its_conservation():
+    net = models.build("vgg16", in_channels=1, num_classes=10, image_size=16, width=6)
     with pytest.warns(UserWarning, match="would empty"):
-        pruning.prune(net, "synflow", 0.999)
+        collapsed = pruning.prune(net, "synflow", 0.98, rounds=1)
+    assert min(int(masks.mask_of(layer).sum()) for layer in masks.prunable(collapsed).values()) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Tanaka 2020: iterated, it never collapses a layer
-        pruning.prune(net, "synflow", 0.99, rounds=100)
+        sparse = pruning.prune(net, "synflow", 0.98)
+    assert min(int(masks.mask_of(layer).sum()) for layer in masks.prunable(sparse).values()) > 1
+    flows = [score.sum().item() for score in criteria.saliency(sparse, "synflow").values()]
+    assert max(flows) == pytest.approx(min(flows), rel=1e-9) and min(flows) > 0
+
+
+def test_rounds_of_synflow_equal_a_loop_that_starts_afresh_each_time():
+    net = models.build("convnet", in_channels=1, num_classes=4, image_size=8, width=6)
+    names, rounds = list(masks.prunable(net)), 20
+    kept = {name: torch.ones(masks.prunable(net)[name].weight.shape, dtype=torch.bool) for name in names}
+    for k in range(1, rounds + 1):
+        fresh = copy.deepcopy(net).double().eval()
+        fresh[0].mean.zero_()  # pixels as they are, mean 0 and deviation 1
+        layers = masks.prunable(fresh)
+        for module in fresh.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.zero_()
+        with torch.no_grad():
+            for name, parameter in fresh.named_parameters():
+                parameter.copy_(parameter.abs() * kept.get(name, 1) if name.endswith("weight") else 0 * parameter)
+        fresh(torch.ones(1, 1, 8, 8).double()).sum().backward()
+        flat = torch.cat(
+            [(layers[n].weight * layers[n].weight.grad).masked_fill(~kept[n], -1).flatten() for n in names]
+        )
+        best = flat.argsort(descending=True, stable=True)[: round(0.05 ** (k / rounds) * len(flat))]
+        chosen = torch.zeros(len(flat), dtype=torch.bool)
+        chosen[best] = True
+        parts = chosen.split([kept[n].numel() for n in names])
+        kept = {n: part.view(kept[n].shape) for n, part in zip(names, parts, strict=True)}
+    sparse = masks.prunable(pruning.prune(net, "synflow", 0.95, rounds=rounds))
+    assert all(torch.equal(masks.mask_of(sparse[n]), kept[n]) for n in names)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_many_rounds_warn_once(structured):
+    layers = [torch.nn.Conv2d(1, 12, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(12, 12, 3), torch.nn.Flatten()]
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(12 * 16, 3)).eval()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pruning.prune(net, "synflow", 0.999, torch.rand(1, 1, 8, 8), structured=structured)
+    told = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    assert len(told) == 2 and "1 (Sigmoid)" in told[0] and told[1].startswith("pruning would empty"), told
+
+
+@pytest.mark.parametrize("least, left", [(0.0, 1), (0.1, 2), (0.3, 6), (1.0, 20)])
+def test_so_many_units_of_each_layer_stay(least, left):
+    with pytest.warns(UserWarning, match="would empty"):
+        sparse = pruning.prune(_net(width=20), "magnitude", 0.999, structured=True, least=least)
+    counts = [int(masks.mask_of(m).flatten(1).any(1).sum()) for m in list(masks.prunable(sparse).values())[:-1]]
+    assert counts == [left, max(1, 2 * left if least else 1), max(1, 2 * left if least else 1)]
+
+
+def test_many_rounds_of_units_strip_no_layer():
+    """With steps smaller than a unit, taking whatever fits would strip the layers of small units first."""
+    net = _net(width=24)
+    for criterion in ("magnitude", "synflow"):
+        sparse = pruning.prune(net, criterion, 0.8, structured=True, rounds=100)
+        layers = list(masks.prunable(sparse).values())[:-1]
+        left = [masks.mask_of(layer).flatten(1).any(1).float().mean().item() for layer in layers]
+        assert max(left) - min(left) < 0.15 and pruning.sparsity(sparse) == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize("structured", [False, True])
@@ -140,7 +210,7 @@ def test_every_criterion_structure_and_model_together(criterion, structured, nam
         x, y = torch.rand(6, channels, size, size), torch.tensor([0, 1, 2, 0, 1, 2])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="pruning would empty")  # of so thin networks, it may
-            sparse = pruning.prune(net, criterion, 0.5, x, y, structured=structured)
+            sparse = pruning.prune(net, criterion, 0.5, x, y, structured=structured, rounds=1)
         assert pruning.sparsity(sparse) == pytest.approx(0.5, abs=0.02 if structured else 1e-3)
         if structured:
             small = pruning.shrink(sparse)
@@ -236,6 +306,10 @@ def test_bad_arguments_are_named(train):
             "'grasp' needs inputs of every",
         ),
         (lambda: pruning.prune(net, "magnitude", 0.5, rounds=0), "rounds must be at least 1, got 0"),
+        (
+            lambda: pruning.prune(net, "magnitude", 0.5, structured=True, least=1.1),
+            r"least must be in \[0, 1\], got 1.1",
+        ),
         (lambda: pruning.prune(torch.nn.ReLU(), "magnitude", 0.5), "no convolution or linear layer"),
     ]:
         with pytest.raises(ValueError, match=message):

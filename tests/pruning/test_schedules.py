@@ -1,8 +1,10 @@
+import copy
+
 import pytest
 import torch
 
 from sparselib import models, pruning, training
-from sparselib.pruning import masks, schedules
+from sparselib.pruning import criteria, masks, schedules
 
 
 def _net():
@@ -25,6 +27,19 @@ def test_every_schedule_gives_a_trained_network_of_the_asked_sparsity(when, stru
 def test_settled_is_the_rule_of_earlycrop():
     steep = [1.0, 1.8, 2.5, 2.9]
     assert [schedules.settled(steep[:t], 0.4) for t in (1, 2, 3, 4)] == [False, False, False, True]  # 0.4 < 1·0.6
+
+
+def test_the_higher_the_limit_the_later(train):
+    few = train.take(slice(0, 300))
+
+    def when(limit):
+        watch = schedules.Early(net := _net(), limit, 8, lambda model: None)
+        training.fit(net, few, epochs=8, after_epoch=watch, progress=False)
+        d = watch.distances
+        assert all(b - a >= d[0] * (1 - limit) for a, b in zip(d[:-2], d[1:-1], strict=True)), "not before"
+        return len(d)
+
+    assert when(0.0) <= when(0.5) <= when(0.9) and when(0.0) < when(0.9)
 
 
 def test_early_prunes_once_when_settled_and_the_optimiser_goes_on(train):
@@ -68,10 +83,70 @@ def test_tickets_start_from_the_initial_weights(train, monkeypatch):
     assert kept == [round(total * 0.5 ** (k / 4)) for k in range(5)]
 
 
+@pytest.mark.parametrize("rewind", [0, 2])
+def test_tickets_give_survivors_the_weights_of_an_early_epoch_back(rewind, train, monkeypatch):
+    early = _net()
+
+    class Enough(Exception):
+        pass
+
+    def stop(model, done):
+        if done == rewind:
+            raise Enough
+
+    if rewind:
+        with pytest.raises(Enough):  # the first epochs of an ordinary training, and no more
+            training.fit(early, train, epochs=3, lr=2e-3, seed=5, after_epoch=stop, progress=False)
+    seen, fit = [], training.fit
+
+    def spy(model, *arguments, epochs, **options):
+        seen.append((epochs, copy.deepcopy(model)))
+        return fit(model, *arguments, epochs=epochs, **options)
+
+    monkeypatch.setattr(training, "fit", spy)
+    options = {"when": "tickets", "epochs": 3, "finetune_epochs": 1, "rewind": rewind, "seed": 5, "progress": False}
+    schedules.train_sparse(_net(), train, "magnitude", 0.5, **options)
+    for _, start in seen[1:]:
+        bare = masks.bare(start).state_dict()
+        for name, tensor in early.state_dict().items():
+            mask = masks.mask_of(masks.prunable(start)[name]) if name in masks.prunable(start) else None
+            assert torch.equal(bare[name], tensor if mask is None else tensor * mask), name
+    rounds = schedules.ticket_rounds(0.5)
+    assert [epochs for epochs, _ in seen] == [3, *[3 - rewind] * (rounds - 1), 4 - rewind]
+    assert sum(epochs for epochs, _ in seen) == rounds * 3 + 3 + 1 - rounds * rewind
+
+
+@pytest.mark.parametrize("when", ["before", "early", "after"])
+@pytest.mark.parametrize("criterion", ["snip", "magnitude", "synflow"])
+def test_rounds_reach_the_cut_and_cost_no_epoch(when, criterion, train, monkeypatch):
+    train, scorings, epochs, fit = train.take(slice(0, 120)), [], [], training.fit
+    saliency = criteria.Problem.saliency
+    monkeypatch.setattr(criteria.Problem, "saliency", lambda *a: (scorings.append(len(epochs)), saliency(*a))[1])
+
+    def spy(model, *arguments, **options):
+        epochs.append(options["epochs"])
+        return fit(model, *arguments, **options)
+
+    monkeypatch.setattr(training, "fit", spy)
+    own = 100 if criterion == "synflow" else 1
+    for rounds in (None, 4):
+        scorings.clear()
+        epochs.clear()
+        options = {"when": when, "rounds": rounds, "epochs": 2, "finetune_epochs": 5, "progress": False}
+        sparse = schedules.train_sparse(_net(), train, criterion, 0.8, **options)
+        assert pruning.sparsity(sparse) == pytest.approx(0.8, abs=1e-3) and sum(epochs) == 7
+        if when == "after":  # cuts with training in between, each in the criterion's own rounds of scoring
+            assert len(scorings) == own * (rounds or 1)
+            assert epochs == ([2, 5] if rounds is None else [2, 1, 1, 1, 2])
+            assert sorted(set(scorings)) == list(range(1, 1 + (rounds or 1)))
+        else:
+            assert len(scorings) == (rounds or own) and epochs == [7]
+
+
 def test_gradual_raises_the_sparsity_step_by_step(train, monkeypatch):
     seen = []
-    step = pruning.step
-    monkeypatch.setattr(pruning, "step", lambda m, c, s, *a, **k: (seen.append(s), step(m, c, s, *a, **k))[1])
+    step = pruning.step_to
+    monkeypatch.setattr(pruning, "step_to", lambda m, c, s, *a, **k: (seen.append(s), step(m, c, s, *a, **k))[1])
     schedules.train_sparse(_net(), train, "magnitude", 0.8, when="gradual", epochs=6, finetune_epochs=2, progress=False)
     assert seen == sorted(seen) and len(seen) == 4 and seen[-1] == pytest.approx(0.8)
 
@@ -81,6 +156,9 @@ def test_bad_arguments_are_named(train):
         ({"when": "during"}, "unknown when 'during'"),
         ({"limit": 1.0}, r"limit must be in \[0, 1\), got 1.0"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"rewind": 20, "when": "tickets"}, "rewind must be .*19.*got 20"),
+        ({"rewind": 1}, "rewind is for when='tickets', got 1 for 'after'"),
     ]:
         with pytest.raises(ValueError, match=message):
             schedules.train_sparse(_net(), train, "magnitude", 0.5, **options)

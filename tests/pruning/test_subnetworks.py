@@ -37,10 +37,12 @@ def test_the_gradient_reaches_the_scores_straight_through():
     popup = subnetworks.Popup(layer.weight, "edge-popup", 0, "w")
     parametrize.register_parametrization(layer, "weight", popup)
     subnetworks.choose({"w": popup}, {("w",): 7})
-    assert popup.mask.sum() == 7
+    assert popup.mask.sum() == 7 and (popup.scores < 0).any()
+    assert popup.scores[popup.mask].abs().min() > popup.scores[~popup.mask].abs().max(), "the largest |s|"
     x, y = torch.rand(4, 5).double(), torch.tensor([0, 1, 2, 0])
     effective = (weight * popup.mask).requires_grad_()
     expected = torch.autograd.grad(F.cross_entropy(x @ effective.T + layer.bias, y), effective)[0] * weight
+    expected = expected * popup.scores.detach().sign()  # straight through to |s|
     F.cross_entropy(layer(x), y).backward()
     torch.testing.assert_close(popup.scores.grad, expected, rtol=1e-12, atol=0)
 
@@ -48,8 +50,7 @@ def test_the_gradient_reaches_the_scores_straight_through():
 def test_hydra_starts_from_the_size_of_the_weights_and_edge_popup_from_chance():
     weight = torch.randn(4, 3, 3, 3)
     hydra = subnetworks.Popup(weight, "hydra", 0, "w").scores
-    assert torch.equal(hydra.flatten().argsort(), weight.abs().flatten().argsort())
-    assert hydra.max().item() == pytest.approx((6 / 27) ** 0.5)
+    torch.testing.assert_close(hydra.detach(), weight * (6 / 27) ** 0.5 / weight.abs().max())
     popup = subnetworks.Popup(weight, "edge-popup", 0, "w").scores
     assert abs(popup).max() <= (6 / 27) ** 0.5 and abs(popup.mean()) < 0.1
     assert not torch.equal(popup, subnetworks.Popup(weight, "edge-popup", 1, "w").scores)
@@ -70,6 +71,59 @@ def test_learnt_masks_beat_those_they_start_from(train, test):
     assert attacked(robust) > attacked(found)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_control_learns_batch_norm_and_nothing_else(masked, trained, train):
+    net = (pruning.prune(trained, "magnitude", 0.5) if masked else copy.deepcopy(trained)).train()
+    net[1].requires_grad_(False)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    found = subnetworks.fit_batch_norm(net, train, eps=0.1, epochs=2, seed=3, progress=False)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items()), "the model is left as it was"
+    affine = {f"{i}.{kind}" for i in (2, 5, 9) for kind in ("weight", "bias")}
+    assert affine <= set(before) and found.training
+    differing = {n for n, t in found.state_dict().items() if not torch.equal(t, before[n])}
+    assert differing == affine, "weights and statistics, bit for bit"
+    flags = {n: p.requires_grad for n, p in net.named_parameters()}
+    assert {n: p.requires_grad for n, p in found.named_parameters()} == flags
+    held_back, _ = train.split(0.2, seed=3)
+    loss = subnetworks.objective_of("adversarial", None, (), 0.1, 1.0)
+    after, at_first = (loss(n.eval(), held_back.x, held_back.y, seed=9)[0].item() for n in (found, net))
+    assert after < 0.9 * at_first
+
+
+def test_the_control_takes_the_same_steps_as_a_search(trained, train, monkeypatch):
+    seen, objective = [], subnetworks.objectives.clean
+
+    def spy(model, x, y, seed=0):
+        seen.append((x, y, seed))
+        return objective(model, x, y, seed=seed)
+
+    monkeypatch.setattr(subnetworks.objectives, "clean", spy)
+    few, options = train.take(slice(0, 300)), {"objective": "clean", "epochs": 2, "seed": 4, "progress": False}
+    _search(trained, few, **options)
+    searched, seen = seen, []
+    subnetworks.fit_batch_norm(trained, few, **options)
+    assert len(seen) == len(searched) == 3 + 2 * 4  # three judgements, two epochs of four batches
+    for (x, y, seed), (other_x, other_y, other_seed) in zip(seen, searched, strict=True):
+        assert torch.equal(x, other_x) and torch.equal(y, other_y) and seed == other_seed
+
+
+def test_the_control_keeps_what_it_began_with_when_nothing_is_better(trained, train):
+    found = subnetworks.fit_batch_norm(trained, train, objective="clean", epochs=1, lr=100.0, progress=False)
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.state_dict().values(), trained.state_dict().values(), strict=True)
+    )
+    for net in (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), _without_affine()):
+        with pytest.raises(
+            ValueError, match="must have batch-norm layers with scale and shift to learn, got Sequential"
+        ):
+            subnetworks.fit_batch_norm(net, train, epochs=1, progress=False)
+
+
+def _without_affine():
+    norm = torch.nn.BatchNorm2d(4, affine=False)
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), norm, torch.nn.Flatten(), torch.nn.Linear(144, 10))
+
+
 @pytest.mark.parametrize("batch_norm", subnetworks.BATCH_NORMS)
 def test_the_first_masks_stay_when_none_is_better_on_held_back_data(trained, train, batch_norm):
     net = copy.deepcopy(trained)
@@ -82,7 +136,7 @@ def test_the_first_masks_stay_when_none_is_better_on_held_back_data(trained, tra
 
 
 def test_a_model_without_a_finite_loss_is_refused(trained, train):
-    with pytest.raises(FloatingPointError, match="under the first masks is nan"):
+    with pytest.raises(FloatingPointError, match="before learning is nan"):
         broken = copy.deepcopy(trained)
         broken[-1].bias.data.fill_(torch.nan)
         _search(broken, train)

@@ -1,12 +1,13 @@
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sparselib import pruning, vision
-from sparselib.pruning import units
+from sparselib.pruning import criteria, masks, units
 
 
 class Apply(nn.Module):
@@ -65,6 +66,58 @@ def _pruned_and_shrunk(net, x, sparsity=0.4):
     small = pruning.shrink(sparse, x).eval()
     torch.testing.assert_close(small(x), sparse(x), rtol=0, atol=1e-4 * float(sparse(x).detach().abs().max()))
     return sparse, small
+
+
+def test_ranking_equals_a_reimplementation_in_numpy():
+    """Three layers with units in two groups: shares of each layer's mean, writers and readers averaged."""
+    torch.manual_seed(0)
+    net = nn.Sequential(_conv(1, 6), nn.BatchNorm2d(6), nn.ReLU(), _conv(6, 9), nn.ReLU(), nn.Flatten())
+    net.append(nn.Linear(9 * 64, 4)).eval()
+    with torch.no_grad():
+        net[3].weight.mul_(100)  # the scale of a layer must not matter
+    a, b, c = (net[i].weight.detach().double().numpy() for i in (0, 3, 6))
+    c = c.reshape(4, 9, 64)
+
+    def share(norms):
+        return norms / norms.mean()
+
+    first = (share(np.sqrt((a**2).sum((1, 2, 3)))) + share(np.sqrt((b**2).sum((0, 2, 3))))) / 2
+    columns = np.sqrt((c**2).sum(0)).mean(1)  # of each flattened position, then of the unit
+    second = (share(np.sqrt((b**2).sum((1, 2, 3)))) + share(columns)) / 2
+    x = torch.rand(1, 1, 8, 8)
+    problem = criteria.Problem(net, "magnitude", x)
+    traced = {group.root: group for group in units.groups(net, x)[0]}
+    for name, expected in (("0.weight", first), ("3.weight", second)):
+        group = traced[name]
+        found = units.ranking(problem.saliency(True), group, torch.ones(group.size, dtype=torch.bool))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    kept = {}  # and the ranks decide, over both groups, down to the last unit that brings the sparsity nearer
+    ranks = np.concatenate([first, second])
+    dead, target, total = {0: set(), 1: set()}, 0.5 * (a.size + b.size + c.size), a.size + b.size + c.size
+
+    def removed():
+        kept["a"], kept["c"] = 6 - len(dead[0]), 9 - len(dead[1])
+        return total - (9 * kept["a"] + 9 * kept["a"] * kept["c"] + 4 * 64 * kept["c"])
+
+    for place in ranks.argsort():
+        group, unit = (0, place) if place < 6 else (1, place - 6)
+        before = removed()
+        dead[group].add(int(unit))
+        if abs(removed() - target) >= abs(before - target):
+            dead[group].remove(int(unit))
+    sparse = pruning.prune(net, "magnitude", 0.5, x, structured=True)
+    for index, group in ((0, 0), (3, 1)):
+        gone = ~masks.mask_of(sparse[index]).flatten(1).any(1)
+        assert set(gone.nonzero().flatten().tolist()) == dead[group]
+
+
+def test_coupled_writers_are_averaged_and_signs_are_kept():
+    group = units.Group("a", 2, {"a": torch.tensor([[0], [1]]), "b": torch.tensor([[1], [0]])}, {}, [])
+    scores = {"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([-30.0, 10.0])}
+    found = units.ranking(scores, group, torch.tensor([True, True]))
+    assert found.tolist() == pytest.approx([(1 / 2 + 10 / 20) / 2, (3 / 2 - 30 / 20) / 2])
+    alone = units.ranking(scores, group, torch.tensor([True, False]))
+    assert alone[0].item() == pytest.approx(2.0), "the only one left carries the whole layer"
 
 
 WHOLE = {
