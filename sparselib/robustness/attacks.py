@@ -1,8 +1,12 @@
 """Attacks on pixels in [0, 1]. The model normalises inside, so eps is in pixel units.
 
 FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al. 2018, https://arxiv.org/abs/1706.06083.
-AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. `sanity` tells whether to believe them.
+AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. Adaptive: Carlini & Wagner 2017,
+https://arxiv.org/abs/1705.07263. `sanity` tells whether to believe them.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,6 +19,7 @@ NORMS = ("linf", "l2")
 LOSSES = ("ce", "margin")
 NAMES = ("fgsm", "pgd", "autoattack")
 PART = 512  # inputs attacked at a time
+WEIGHTS = (0.0, 0.2, 0.5)  # of the score, in an adaptive attack: evaded most detectors of several triples on digits
 FAR = 1e6  # beyond any two images: larger radii and steps are this one, which float32 holds
 
 
@@ -45,13 +50,18 @@ def pgd(
     step_size: float | None = None, restarts: int = 1, random_start: bool = True, targeted: bool = False,
     loss: str = "ce", early_stop: bool = False, seed: int = 0,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the strongest of `restarts` projected-gradient attacks, for each input.
+    """Return the strongest point that `restarts` projected-gradient attacks pass, for each input.
+
+    Of all points on the way, the start and the end included, each input keeps the one with the highest loss, a success
+    before any failure. Other libraries return the last one, which may be weaker. A run costs `steps` passes forward
+    and back, and one forward.
 
     Args: as `fgsm`, and
         steps: gradient steps, at least 1. step_size: default 2.5·eps/steps (Madry), enough to cross the ball.
-        restarts: independent runs; per input the one with the highest loss is kept, a success before any failure.
+        restarts: independent runs.
         random_start: start uniformly inside the ball instead of at x.
-        loss: "ce", the cross-entropy, or "margin" (Carlini & Wagner 2017); see `losses`.
+        loss: "ce", the cross-entropy, or "margin" (Carlini & Wagner 2017); see `losses`. "both": each run once up
+            either, from the same start, and the points compared by their margin.
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
             higher loss; the steps and restarts left go to the rest only. Enough to measure accuracy; the points are
             less extreme, so not for measuring detection.
@@ -59,30 +69,73 @@ def pgd(
     Returns: (N, C, H, W) in [0, 1], no further than eps from x.
     """
     x, y, eps = _checked(model, x, y, eps, norm)
-    checks.integer("steps", steps, low=1)
-    checks.integer("restarts", restarts, low=1)
-    checks.choice("loss", loss, LOSSES)
-    step_size = 2.5 * eps / steps if step_size is None else min(checks.number("step_size", step_size, 0), FAR)
-    worst, rank = torch.empty_like(x), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
-    left = torch.arange(len(x), device=x.device)
-    with evaluating(model):
-        for restart in range(restarts):
-            points = x.clone()
-            if random_start:  # drawn for all, so that it does not matter who is left
-                points = random_in_ball(x, eps, norm, seeds.generator(seed, "pgd", restart)).add_(x).clamp_(0, 1)
-            xs, ys, ends = (x, y, points) if len(left) == len(x) else (x[left], y[left], points[left])
-            for xb, yb, out in _parts(xs, ys, ends):  # in place: from where a climb starts to where it ends
-                out.copy_(_climb(model, xb, yb, out, eps, norm, steps, step_size, loss, targeted, early_stop))
-            if restarts == 1:
-                return ends
-            reached = torch.cat([_rank(model, xb, yb, loss, targeted) for xb, yb in _parts(ends, ys)])
-            better = reached > rank[left]
-            worst[left[better]], rank[left[better]] = ends[better], reached[better]
-            if early_stop:
-                left = left[rank[left] < 1]  # a success ranks above 1
-                if not len(left):
-                    break
-    return worst
+    checks.choice("loss", loss, (*LOSSES, "both"))
+    climbs = LOSSES if loss == "both" else (loss,)
+    judge = "margin" if loss == "both" else loss
+
+    def objective(climbed):
+        def values(_, logits, y):
+            raised = losses(logits, y, climbed, targeted)
+            return raised, _rank(losses(logits.detach().double(), y, judge, targeted), _success(logits, y, targeted))
+
+        return values
+
+    ball = _Ball(eps, norm, steps, step_size)
+    runs = _Runs(restarts, random_start, early_stop, seed)
+    return _strongest(model, x, y, ball, runs, [objective(climbed) for climbed in climbs])
+
+
+@checks.typed
+def adaptive(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, score: Callable[[torch.Tensor], torch.Tensor],
+    threshold: float, *, weights: Sequence[float] = WEIGHTS, scale: float | None = None, norm: str = "linf",
+    steps: int = 40, step_size: float | None = None, restarts: int = 1, random_start: bool = True,
+    early_stop: bool = False, seed: int = 0,
+) -> torch.Tensor:  # fmt: skip
+    """Return points that are misclassified *and* pass a detector, where the attack finds such, for each input.
+
+    PGD up margin − λ·score/scale, once for each λ of `weights`. Of all points on the way, each input keeps one that is
+    misclassified at a score of at most `threshold`, before any that is not; among these the one of largest margin. So
+    the result is the worst case over the weights. A λ of 0 with threshold ∞ is `pgd` up the margin. A step costs the
+    passes of the model and those of the score.
+
+    Args: as `pgd`, and
+        y: the true labels.
+        score: from (N, C, H, W) to anomaly scores (N,), higher = more anomalous, through which autograd reaches its
+            input: the method `differentiable` of a fitted detector.
+        threshold: inputs are rejected when they score above it, see `detection.metrics.threshold`; may be infinity.
+        weights: each λ, at least 0; one or more.
+        scale: > 0, what counts as one unit of the score; default its standard deviation over x (1 where that is 0),
+            which depends on the batch.
+    Returns: (N, C, H, W) in [0, 1], no further than eps from x.
+    Raises: as `pgd`; ValueError for scores that are not finite (N,).
+    """
+    x, y, eps = _checked(model, x, y, eps, norm)
+    if not callable(score):
+        raise TypeError(f"score must be callable, got {score!r}")
+    threshold = threshold if threshold == torch.inf else checks.number("threshold", threshold)
+    if not isinstance(weights, Sequence) or isinstance(weights, str) or not weights:
+        raise ValueError(f"weights must be at least one number, got {weights!r}")
+    weights = [checks.number("weights", weight, 0) for weight in weights]
+    if scale is None:
+        with torch.no_grad():
+            values = [_scored(score, part).double() for (part,) in _parts(x)]
+        scale = float(torch.cat(values).std(correction=0)) if len(x) else 1.0
+        scale = scale if scale > 0 else 1.0
+    scale = checks.number("scale", scale, 0, low_open=True)
+
+    def objective(weight):
+        def values(points, logits, y):
+            anomaly = _scored(score, points)
+            margin = losses(logits, y, "margin")
+            evades = _success(logits, y, False) & (anomaly <= threshold)
+            return margin - weight / scale * anomaly, _rank(margin.detach().double(), evades)
+
+        return values
+
+    ball = _Ball(eps, norm, steps, step_size)
+    runs = _Runs(restarts, random_start, early_stop, seed)
+    return _strongest(model, x, y, ball, runs, [objective(weight) for weight in weights])
 
 
 @checks.typed
@@ -143,10 +196,10 @@ def losses(logits: torch.Tensor, y: torch.Tensor, loss: str = "ce", targeted: bo
     return -value if targeted else value
 
 
-def forward(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return x (N, C, H, W) as a leaf that takes gradients, and its logits (N, K)."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
+def forward(model: nn.Module, x: torch.Tensor, *, graph: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return x (N, C, H, W) as a leaf that takes gradients, and its logits (N, K); without `graph`, neither does."""
+    x = x.detach().requires_grad_(graph)
+    with torch.set_grad_enabled(graph):
         return x, checks.logits(model(x), x)
 
 
@@ -158,7 +211,12 @@ def input_gradient(
     0 where the network lets no gradient through, which `sanity` flags. Raises: ValueError when it is not finite.
     """
     with torch.enable_grad():
-        value = losses(logits, y, loss, targeted).sum()
+        return _gradient(losses(logits, y, loss, targeted), x)
+
+
+def _gradient(values, x):
+    """Return the gradient (N, C, H, W) of values (N,), where value n depends on x_n alone."""
+    value = values.sum()
     if not value.requires_grad:
         return torch.zeros_like(x)
     gradient = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
@@ -167,35 +225,100 @@ def input_gradient(
     return gradient
 
 
-def _climb(model, x, y, start, eps, norm, steps, step_size, loss, targeted, early_stop):
-    """Return where projected gradient ascent from `start` ends, or its first adversarial point with `early_stop`."""
-    ends, here = start.clone(), start
-    left = torch.arange(len(x), device=x.device)  # the place in `ends` of each point that still climbs
-    for _ in range(steps):
-        leaf, logits = forward(model, here)
-        broken = _success(logits, y, targeted) & early_stop
-        if broken.all():
+@dataclass
+class _Ball:
+    """Where a climb goes: how far from x, in which norm, in how many steps of which length."""
+
+    eps: float
+    norm: str
+    steps: int
+    step_size: float | None
+
+    def __post_init__(self):
+        checks.integer("steps", self.steps, low=1)
+        given = self.step_size
+        self.step = 2.5 * self.eps / self.steps if given is None else min(checks.number("step_size", given, 0), FAR)
+
+
+@dataclass
+class _Runs:
+    """How many climbs, from where, until when: what `pgd` says of these arguments."""
+
+    restarts: int
+    random_start: bool
+    early_stop: bool
+    seed: int
+
+    def __post_init__(self):
+        checks.integer("restarts", self.restarts, low=1)
+
+
+def _strongest(model, x, y, ball, runs, objectives):
+    """Return the point of the highest rank, per input, that any climb up any objective passes.
+
+    An objective gives what is raised (N,), with a graph, and the ranks (N,) of points, their logits (N, K) and labels.
+    """
+    strongest, rank = x.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
+    left = torch.arange(len(x), device=x.device)
+    with evaluating(model):
+        for restart in range(runs.restarts):
+            starts = x
+            if runs.random_start:  # drawn for all, so that it does not matter who is left
+                starts = random_in_ball(x, ball.eps, ball.norm, seeds.generator(runs.seed, "pgd", restart))
+                starts = starts.add_(x).clamp_(0, 1)
+            for objective in objectives:
+                for part in left.split(PART):
+                    found = _climb(model, x[part], y[part], starts[part], ball, objective, runs.early_stop)
+                    better = found[1] > rank[part]
+                    strongest[part[better]], rank[part[better]] = found[0][better], found[1][better]
+                if runs.early_stop:
+                    left = left[rank[left] < 1]  # a success ranks above 1
+                    if not len(left):
+                        return strongest
+    return strongest
+
+
+def _climb(model, x, y, start, ball, objective, early_stop):
+    """Return the point of the highest rank (N, C, H, W) on a projected gradient ascent from `start`, and its rank (N,).
+
+    With `early_stop`, a point that reaches a success climbs no further.
+    """
+    best, rank, here = start.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64), start
+    left = torch.arange(len(x), device=x.device)  # the place in `best` of each point that still climbs
+    for step in range(ball.steps + 1):
+        last = step == ball.steps
+        leaf, logits = forward(model, here, graph=not last)
+        with torch.set_grad_enabled(not last):
+            raised, reached = objective(leaf, logits, y)
+        better = reached > rank[left]
+        best[left[better]], rank[left[better]] = here[better], reached[better]
+        goes_on = reached < 1 if early_stop else torch.ones_like(better)
+        if last or not goes_on.any():
             break
-        gradient = input_gradient(leaf, logits, y, loss, targeted)
-        if broken.any():
-            ends[left[broken]] = here[broken]
-            left, x, y, here, gradient = (t[~broken] for t in (left, x, y, here, gradient))
-        here = (x + projected(here + step_size * steepest(gradient, norm) - x, eps, norm)).clamp(0, 1)
-    ends[left] = here
-    return ends
+        gradient = _gradient(raised, leaf)
+        if not goes_on.all():
+            left, x, y, here, gradient = (t[goes_on] for t in (left, x, y, here, gradient))
+        delta = projected(here + ball.step * steepest(gradient, ball.norm) - x, ball.eps, ball.norm)
+        here = (x + delta).clamp(0, 1)
+    return best, rank
 
 
 def _success(logits, y, targeted):
     return (logits.argmax(1) == y) == targeted
 
 
-def _rank(model, x, y, loss, targeted):
-    """Return the loss per input, lifted above every failure where the attack succeeded."""
-    with torch.no_grad():
-        logits = checks.logits(model(x), x)
-    value = losses(logits.double(), y, loss, targeted)
-    # the loss in its order within (-1, 1), above it every success
-    return value / (1 + value.abs()) + 2 * _success(logits, y, targeted)
+def _rank(value, success):
+    """Return float64 values (N,) in their order within (-1, 1), and lifted above every failure where `success`."""
+    return value / (1 + value.abs()) + 2 * success
+
+
+def _scored(score, x):
+    """Return score(x) if it is finite numbers (N,)."""
+    found = score(x)
+    if not isinstance(found, torch.Tensor) or found.shape != x.shape[:1] or not torch.isfinite(found).all():
+        got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ValueError(f"score must map (N, C, H, W) to finite numbers (N,), got {got} for N = {len(x)}")
+    return found
 
 
 def _norms(delta):
