@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from sparselib import checks, training
+from sparselib import checks
 from sparselib.detection import scoring
-from sparselib.detection.scoring import Detector
+from sparselib.detection.scoring import Detector, OnLogits
 from sparselib.models import evaluating
 from sparselib.vision import torchvision
 
@@ -21,36 +22,36 @@ def _pytorch_ood() -> Any:
     return import_module("pytorch_ood.detector")
 
 
-class MSP(Detector):
+class MSP(OnLogits):
     """−max_k p_k: the maximum softmax probability (Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136)."""
 
-    def _score(self, model, x):
-        return -training.logits(model, x).softmax(1).amax(1)
+    def of_logits(self, z: torch.Tensor) -> torch.Tensor:
+        return -z.softmax(1).amax(1)
 
 
-class MaxLogit(Detector):
+class MaxLogit(OnLogits):
     """−max_k z_k (Hendrycks et al. 2022, https://arxiv.org/abs/1911.11132)."""
 
-    def _score(self, model, x):
-        return -training.logits(model, x).amax(1)
+    def of_logits(self, z: torch.Tensor) -> torch.Tensor:
+        return -z.amax(1)
 
 
-class Entropy(Detector):
+class Entropy(OnLogits):
     """−Σ_k p_k log p_k, the entropy of the prediction."""
 
-    def _score(self, model, x):
-        log_p = training.logits(model, x).log_softmax(1)
+    def of_logits(self, z: torch.Tensor) -> torch.Tensor:
+        log_p = z.log_softmax(1)
         return -(log_p.exp() * log_p).sum(1)
 
 
-class Energy(Detector):
+class Energy(OnLogits):
     """−T·log Σ_k exp(z_k/T), the free energy (Liu et al. 2020, https://arxiv.org/abs/2010.03759)."""
 
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = checks.number("temperature", temperature, 0, low_open=True)
 
-    def _score(self, model, x):
-        return -self.temperature * (training.logits(model, x) / self.temperature).logsumexp(1)
+    def of_logits(self, z: torch.Tensor) -> torch.Tensor:
+        return -self.temperature * (z / self.temperature).logsumexp(1)
 
 
 class ODIN(Detector):
@@ -65,6 +66,17 @@ class ODIN(Detector):
         inner = _pytorch_ood().ODIN(lambda z: checks.logits(model(z), z), eps=self.eps, temperature=self.temperature)
         with evaluating(model):
             return torch.cat([inner.predict(part) for part in x.split(512)])
+
+
+class FeatureNorm(Detector):
+    """−‖h‖₁ of the features h. With 1 − p, all of GradNorm but the gradient (Igoe et al. 2022,
+    https://arxiv.org/abs/2205.10439). The features of known kinds are larger, hence the sign."""
+
+    def _score(self, model, x):
+        return -scoring.features(model, x).abs().sum(1)
+
+    def _differentiable(self, model, x):
+        return -scoring.traced(model, x).abs().sum(1)
 
 
 class _OnFeatures(Detector):
@@ -94,6 +106,11 @@ class Mahalanobis(_OnFeatures):
     def _build(self, model, x, y):
         return _pytorch_ood().Mahalanobis(None)
 
+    def _differentiable(self, model, x):
+        h = scoring.traced(model, x)
+        away = h.unsqueeze(1) - self.inner.mu.to(h)  # (N, K, D)
+        return ((away @ self.inner.precision.to(h)) * away).sum(2).amin(1) / 2
+
 
 class RelativeMahalanobis(_OnFeatures):
     """Mahalanobis minus the distance to all data as one Gaussian (Ren et al. 2021, https://arxiv.org/abs/2106.09022)."""
@@ -113,6 +130,12 @@ class KNN(_OnFeatures):
 
     def _build(self, model, x, y):
         return _pytorch_ood().KNN(None, k=min(self.k, len(y)))
+
+    def _differentiable(self, model, x):
+        h = F.normalize(scoring.traced(model, x))
+        knn = self.inner.knn
+        neighbours = knn.kneighbors(h.detach().float().cpu().numpy(), self.inner.k, return_distance=False)
+        return (h - torch.from_numpy(knn._fit_X[neighbours[:, -1]]).to(h)).norm(dim=1)
 
 
 class ViM(_OnFeatures):

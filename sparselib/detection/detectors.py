@@ -9,23 +9,26 @@ from typing import Any
 from sparselib import checks
 from sparselib.detection import baselines
 from sparselib.detection.scoring import Detector
-from sparselib.detection.sensnorm import HEADLINE, GradNorm, SensitivityProfile, SensNorm
+from sparselib.detection.sensnorm import HEADLINE, GradNorm, SensitivityProfile, SensNorm, SensNormAyle
 from sparselib.registry import Registry
 
 DETECTORS: Registry[type[Detector]] = Registry("sparselib.detectors", {
     "msp": baselines.MSP, "maxlogit": baselines.MaxLogit, "entropy": baselines.Entropy, "energy": baselines.Energy,
     "odin": baselines.ODIN, "mahalanobis": baselines.Mahalanobis, "relative_mahalanobis": baselines.RelativeMahalanobis,
     "knn": baselines.KNN, "vim": baselines.ViM, "react": baselines.ReAct, "dice": baselines.DICE, "ash": baselines.ASH,
-    "gradnorm": GradNorm, "sensnorm": SensNorm, "profile": SensitivityProfile,
+    "feature_norm": baselines.FeatureNorm, "gradnorm": GradNorm, "sensnorm": SensNorm, "sensnorm-ayle": SensNormAyle,
+    "profile": SensitivityProfile,
 })  # fmt: skip
 NAMES = DETECTORS.own
 register = DETECTORS.register
 
 
 def build(name: str, **options: Any) -> Detector:
-    """Return an unfitted detector by name; `options` go to its constructor. "sensnorm" starts from `HEADLINE`.
+    """Return an unfitted detector by name; `options` go to its constructor. "sensnorm" starts from `HEADLINE`;
+    "sensnorm-ayle", the authors' form, takes a `budget` only.
 
-    Raises: ValueError for unknown names (with the close matches) and option values, TypeError for unknown options.
+    Raises: ValueError for unknown names (with the close matches), option values and options that are fixed, TypeError
+        for unknown options.
     """
     checks.choice("detector", name, DETECTORS)
     return DETECTORS[name](**{**HEADLINE, **options} if name == "sensnorm" else options)

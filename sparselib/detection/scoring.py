@@ -8,7 +8,7 @@ from torch import nn
 
 from sparselib import checks, training
 from sparselib.data import Samples
-from sparselib.models import device_of, input_shape, on_device_of
+from sparselib.models import device_of, evaluating, input_shape, on_device_of
 
 
 class Detector:
@@ -45,6 +45,20 @@ class Detector:
         In eval mode, whatever mode the model is in. Raises RuntimeError before `fit`, ValueError for inputs or scores
         that are not finite.
         """
+        return self._checked(self._score, x).detach()
+
+    @checks.typed
+    def differentiable(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scores (N,) of `score` with a graph back to x (N, C, H, W): what an adaptive attack lowers.
+
+        One pass forward; x goes through whole, so that memory grows with N. Raises: as `score`, and ValueError for a
+        detector whose score no single backward pass differentiates.
+        """
+        if type(self)._differentiable is Detector._differentiable:
+            raise ValueError(f"detector {type(self).__name__} has no score that one backward pass differentiates")
+        return self._checked(self._differentiable, x)
+
+    def _checked(self, scored, x):
         if self.model is None:
             raise RuntimeError(f"{type(self).__name__} must be fitted before it scores: call fit(model) first")
         checks.images(x)
@@ -53,7 +67,8 @@ class Detector:
         on_device_of(self.model, x)
         if not len(x):
             return x.new_zeros(0)
-        scores = self._score(self.model, x).detach()
+        with evaluating(self.model):
+            scores = scored(self.model, x)
         if not torch.isfinite(scores).all():
             raise ValueError(f"{type(self).__name__} gave scores that are not finite")
         return scores
@@ -63,6 +78,22 @@ class Detector:
 
     def _score(self, model, x):
         raise NotImplementedError
+
+    def _differentiable(self, model, x):
+        raise NotImplementedError
+
+
+class OnLogits(Detector):
+    """A detector that is a formula of the logits alone. Subclasses give `of_logits`, (N, K) to (N,)."""
+
+    def of_logits(self, z: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _score(self, model, x):
+        return self.of_logits(training.logits(model, x))
+
+    def _differentiable(self, model, x):
+        return self.of_logits(checks.logits(model(x), x))
 
 
 def head(model: nn.Module, x: torch.Tensor) -> nn.Linear:
@@ -90,6 +121,17 @@ def head(model: nn.Module, x: torch.Tensor) -> nn.Linear:
 def features(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
     """Return the inputs (N, D) of the model's last linear layer, see `head`, for x (N, C, H, W)."""
     return _inputs(model, head(model, x), x, batch_size)
+
+
+def traced(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the `features` (N, D) with a graph back to x (N, C, H, W), all in one pass, in the mode the model is in.
+
+    Raises: ValueError where the model does not end in a linear layer.
+    """
+    last = {}
+    with head(model, x).register_forward_pre_hook(lambda _, inputs: last.update(input=inputs[0])):
+        checks.logits(model(x), x)
+    return last["input"]
 
 
 def maps(model: nn.Module, x: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2207.04227.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from sklearn.covariance import LedoitWolf
@@ -38,7 +38,7 @@ class SensNorm(Detector):
         aggregate: "all", one norm over all weights; "mean", the mean of the norms of the layers.
         layers: "all", "last", or a list of weight names.
         views: 1, or average the score over so many views of the input, shifted by up to a sixteenth of its side.
-        per_loss: divide the saliency by the loss.
+        per_loss: divide the saliency by the loss; needs target "logit", see `sensitivity.profile`.
         budget: bytes of per-sample gradients to hold at most; no effect on the scores.
     """
 
@@ -57,6 +57,8 @@ class SensNorm(Detector):
             raise ValueError(f"reference must be None or 'train', got {reference!r}")
         if standardise and reference is None:
             raise ValueError("standardise needs reference='train', got None")
+        if per_loss and target != "logit":
+            raise ValueError(f"per_loss needs target='logit', got target={target!r}")
         self.views = checks.integer("views", views, low=1)
         self.saliency: dict[str, Any] = {"criterion": criterion, "target": target, "per_loss": per_loss}
         self.saliency |= {"layers": layers, "budget": checks.integer("budget", budget, low=1)}
@@ -74,6 +76,30 @@ class SensNorm(Detector):
         options |= self.saliency
         scores = [sensitivity.norms(model, view, **options) for view in shifted(x, self.views)]
         return torch.stack(scores).mean(0)
+
+
+class SensNormAyle(SensNorm):
+    """SensNorm as in the first author's public prototype, https://github.com/MorganeAyle/RobustnessPrunedNetworks.
+
+    I(x, y) = θ ⊙ ∇L / (L + 1e-8) with L = −z_y, minus the logit of class y, signed, for each convolution and linear
+    weight θ. The score is the mean over layers of ‖I_ref − I(x, ŷ)‖₅, where I_ref is the mean of I over training
+    inputs, each divided by its own loss, under their true labels (at most `REFERENCE_SAMPLES` of them), and ŷ is the
+    predicted class. L is not bounded away from 0: an input whose logit z_y is close to 0 has a very large I, so a
+    single such training input can fill the reference. That is the prototype's, and kept. Unlike there, each input is
+    scored alone, not in a batch.
+    """
+
+    FIXED: ClassVar[dict[str, Any]] = {
+        "criterion": "snip", "norm": 5, "target": "logit", "reference": "train", "aggregate": "mean", "layers": "all",
+        "views": 1, "standardise": False, "per_loss": True,
+    }  # fmt: skip
+
+    def __init__(self, *, budget: int = sensitivity.BUDGET, **options: Any) -> None:
+        """Args: budget: as of `SensNorm`. Raises: ValueError for other options, which this form fixes."""
+        if fixed := [name for name in options if name in self.FIXED]:
+            said = ", ".join(f"{name}={self.FIXED[name]!r}" for name in fixed)
+            raise ValueError(f"'sensnorm-ayle' fixes {said}: 'sensnorm' takes other values")
+        super().__init__(**self.FIXED, budget=budget, **options)
 
 
 class SensitivityProfile(Detector):

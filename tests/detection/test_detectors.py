@@ -62,6 +62,61 @@ def test_the_reference_is_the_mean_saliency_of_the_training_data(grouped):
     torch.testing.assert_close(ours, scaled, rtol=1e-7, atol=0)
 
 
+def _ayle(net, x, y):
+    """The authors' I(x, y) of each weight, one input at a time: θ⊙∇L/(L + 1e-8) with L = −z_y, {name: (N, …)}."""
+    layers = {n: m for n, m in net.named_modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))}
+    found = {name: [] for name in layers}
+    for xi, yi in zip(x, y, strict=True):
+        net.zero_grad()
+        loss = -net(xi[None])[0, yi]
+        loss.backward()
+        for name, layer in layers.items():
+            found[name].append((layer.weight * layer.weight.grad / (loss + 1e-8)).detach())
+    net.zero_grad()
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_authors_form_equals_a_loop_of_single_samples(grouped, masked):
+    """With batch-norm, strides and groups, of float64; logits of either sign."""
+    grouped[8].bias.data += torch.tensor([0.6, -0.2, 0.1, -0.4]).double()
+    net = pruning.prune(grouped, "magnitude", 0.6) if masked else grouped
+    rng = torch.Generator().manual_seed(0)
+    x, known = (torch.rand(n, 2, 8, 8, dtype=torch.float64, generator=rng) for n in (7, 13))
+    y = (net(known).argmax(1) + torch.arange(13) % 3) % 4  # a third of them are what the network predicts
+    train = data.Samples(known, y, tuple("0123"), "t")
+    at = net(known).gather(1, y[:, None])
+    assert (at > 0).any() and (at < 0).any()
+    plain = net
+    if masked:  # the same network with the masked weights as its own
+        plain = copy.deepcopy(grouped)
+        for name, layer in masks.prunable(net).items():
+            plain.get_submodule(name.removesuffix(".weight")).weight.data.copy_(layer.weight.detach())
+    reference = {name: values.mean(0) for name, values in _ayle(plain, known, y).items()}
+    own = _ayle(plain, x, plain(x).argmax(1))
+    layers = [(reference[n] - own[n]).abs().pow(5).flatten(1).sum(1).pow(1 / 5) for n in reference]
+    ours = detectors.build("sensnorm-ayle").fit(net, train).score(x)
+    torch.testing.assert_close(ours, torch.stack(layers).mean(0), rtol=1e-8, atol=0)
+    tight = detectors.build("sensnorm-ayle", budget=1).fit(net.train(), train)
+    torch.testing.assert_close(tight.score(x), ours, rtol=1e-8, atol=0)
+    options = {"norm": 5, "target": "logit", "reference": "train", "aggregate": "mean", "per_loss": True}
+    assert torch.equal(detectors.SensNorm("snip", **options).fit(net, train).score(x), ours)
+
+
+def test_the_authors_form_is_fixed():
+    for options in ({"norm": 2}, {"reference": None}, {"per_loss": False, "layers": "last"}):
+        with pytest.raises(ValueError, match=f"'sensnorm-ayle' fixes {next(iter(options))}=.*'sensnorm' takes other"):
+            detectors.build("sensnorm-ayle", **options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nrom'"):
+        detectors.build("sensnorm-ayle", nrom=2)
+    for target in ("predicted", "uniform"):
+        with pytest.raises(ValueError, match=f"per_loss needs target='logit', got target='{target}'"):
+            detectors.SensNorm(target=target, per_loss=True)
+        with pytest.raises(ValueError, match="per_loss needs target='logit'"):
+            detectors.build("sensnorm", target=target, per_loss=True)
+    assert detectors.build("sensnorm", target="logit", per_loss=True).saliency["per_loss"]
+
+
 def test_views_average_the_scores_of_shifted_inputs(trained, test):
     x = test.x[:6]
     views = list(sensnorm.shifted(x, 4))
@@ -140,13 +195,66 @@ def test_gradnorm_is_the_norm_of_the_last_layers_gradient(trained, test):
     )
 
 
+def test_feature_norm_is_the_other_half_of_gradnorm(trained, test):
+    net, x = copy.deepcopy(trained).double(), test.x[:9].double()
+    h = net[:-1](x).detach()
+    scores = detectors.build("feature_norm").fit(net).score(x)
+    torch.testing.assert_close(scores, torch.stack([-sum(abs(v) for v in row) for row in h]), rtol=1e-12, atol=0)
+    other = (10 * net(x).softmax(1) - 1).abs().sum(1).detach()
+    torch.testing.assert_close(detectors.build("gradnorm").fit(net).score(x), scores * other, rtol=1e-10, atol=0)
+
+
+DIFFERENTIABLE = ("msp", "maxlogit", "entropy", "energy", "feature_norm", "mahalanobis", "knn")
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_differentiable_scores_are_the_scores_and_have_their_slope(trained, train, test, name):
+    net, few = copy.deepcopy(trained), train.take(slice(0, 300))
+    detector = detectors.build(name).fit(net, few)
+    net.train()
+    x = torch.cat([test.x[:40], torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))])
+    expected = detector.score(x)
+    found = detector.differentiable(x.requires_grad_())
+    assert found.requires_grad and net.training and not expected.requires_grad
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * scale)
+    [gradient] = torch.autograd.grad(found.sum(), x)
+    assert all(p.grad is None for p in net.parameters())
+    assert (gradient.flatten(1).abs().amax(1) > 0).float().mean() > 0.9
+
+    # Differences in float64, along one random direction an input; steps so short that they cross no kink.
+    known = data.Samples(few.x.double(), few.y, few.classes, "double")
+    exact, inside = detectors.build(name).fit(copy.deepcopy(trained).double(), known), x.detach().double()
+    leaf = inside.clone().requires_grad_()
+    [slopes] = torch.autograd.grad(exact.differentiable(leaf).sum(), leaf)
+    way, step = torch.randn(inside.shape, generator=torch.Generator().manual_seed(1)).double(), 1e-8
+    ahead, behind = (exact.differentiable(inside + sign * step * way).detach() for sign in (1, -1))
+    measured, along = (ahead - behind) / (2 * step), (slopes * way).flatten(1).sum(1)
+    away = (along - measured).abs() <= 1e-4 * along.abs() + 1e-6 * max(scale, 1)
+    assert away[40:].all() and away.float().mean() > 0.8, "black pixels of digits may lie on a kink"
+
+
+def test_scores_without_a_slope_are_named(trained, train, test):
+    for name in detectors.NAMES:
+        if name not in DIFFERENTIABLE:
+            detector = detectors.build(name).fit(trained, train.take(slice(0, 200)))
+            with pytest.raises(ValueError, match=f"detector {type(detector).__name__} has no score that one backward"):
+                detector.differentiable(test.x[:3])
+    with pytest.raises(RuntimeError, match="Energy must be fitted"):
+        detectors.build("energy").differentiable(test.x)
+    detector = detectors.build("knn").fit(trained, train)
+    assert detector.differentiable(test.x[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 1, 8, 8\)"):
+        detector.differentiable(torch.rand(2, 1, 9, 9))
+
+
 def test_a_score_of_the_last_layer_needs_a_network_that_ends_in_it(trained, train, test):
     """An ensemble's last linear layer is its last member's: what is read there is not about the ensemble."""
     other = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=8, seed=1)
     ensemble = ensembles.Ensemble([trained, other])
     unused = torch.nn.Sequential(trained, torch.nn.Identity())
     unused[1].never = torch.nn.Linear(3, 3)
-    for name in ("gradnorm", "mahalanobis", "knn", "vim", "react", "dice", "ash"):
+    for name in ("feature_norm", "gradnorm", "mahalanobis", "knn", "vim", "react", "dice", "ash"):
         with pytest.raises(ValueError, match=r"Ensemble does not end in a linear layer .its linear layers are members"):
             detectors.build(name).fit(ensemble, train).score(test.x[:3])
         ours, theirs = (detectors.build(name).fit(net, train).score(test.x[:3]) for net in (unused, trained))

@@ -155,7 +155,8 @@ def _close(ours, oracle, rtol=1e-10):
 def test_every_criterion_target_and_norm_equals_autograd_on_single_samples(network, criterion):
     x, labels = _x(), torch.tensor([0, 3, 1, 1, 2])
     for target, y, per_loss in (
-        ("predicted", None, False), ("predicted", labels, True), ("logit", None, True), ("uniform", None, False),
+        ("predicted", None, False), ("predicted", labels, False), ("logit", None, True), ("logit", labels, True),
+        ("logit", labels, False), ("uniform", None, False),
     ):  # fmt: skip
         options = dict(criterion=criterion, target=target, per_loss=per_loss)
         oracle = _oracle(network, x, y, **options)
@@ -222,6 +223,23 @@ def test_float32_on_every_route_is_accurate_and_independent_of_batch_and_budget(
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=0)
         tight = sensitivity.profile(net, x, labels, **options, budget=2**18)
         torch.testing.assert_close(tight, ours, rtol=1e-6, atol=0)
+
+
+def test_the_sign_of_the_logit_loss_counts_and_a_logit_of_zero_is_no_error(grouped):
+    """θ⊙∇L/(L + 1e-8), L = −z_y: log-derivatives, whose sign is that of θ⊙∇z_y / z_y, of positive and negative z_y."""
+    x, weight = _x(2), grouped[8].weight
+    options = {"target": "logit", "per_loss": True, "layers": "last"}
+    with torch.no_grad():
+        h = grouped[:8](x)
+        for z in (3.0, -3.0, 0.0, 1e-8):
+            grouped[8].bias.copy_(torch.zeros(4))
+            grouped[8].bias[1] = z - h[0] @ weight[1]  # so that the first input's logit 1 is z
+            label = torch.tensor([1, 1])
+            z = grouped(x)[:1, 1]  # as rounded
+            mean, _ = sensitivity.moments(grouped, x[:1], label[:1], **options)
+            expected = torch.zeros_like(weight)
+            expected[1] = -weight[1] * h[0] / (-z + 1e-8)
+            torch.testing.assert_close(mean["8.weight"], expected, rtol=1e-9, atol=0)
 
 
 def test_norms_gather_the_layers(grouped):
@@ -465,6 +483,8 @@ def test_bad_arguments_are_named(grouped):
         (ValueError, "each weight once, got '0.weight' twice", dict(layers=["0.weight", "3.weight", "0.weight"])),
         (ValueError, "budget must be at least 1, got 0", dict(budget=0)),
         (ValueError, "scale needs a reference", dict(scale=std)),
+        (ValueError, "per_loss needs target='logit', got target='predicted'", dict(per_loss=True)),
+        (ValueError, "per_loss needs target='logit', got target='uniform'", dict(per_loss=True, target="uniform")),
         (ValueError, "reference must have an entry for every weight, got none for '0.weight'", dict(reference={})),
         (ValueError, r"scale\['0.weight'\] must have shape", dict(reference=mean, scale=mean | {"0.weight": x})),
         (ValueError, "must be finite", dict(reference=mean | {"0.weight": mean["0.weight"] * torch.nan})),
@@ -473,6 +493,8 @@ def test_bad_arguments_are_named(grouped):
     ):
         with pytest.raises(error, match=message):
             sensitivity.profile(grouped, options.pop("x", x), options.pop("y", None), **options)
+    with pytest.raises(ValueError, match="per_loss needs target='logit'"):
+        sensitivity.moments(grouped, x, per_loss=True)
     with pytest.raises(ValueError, match="unknown aggregate 'sum'"):
         sensitivity.norms(grouped, x, aggregate="sum")
     grouped[8].weight.data[0, 0] = torch.inf
