@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from sparselib import data, training
-from sparselib.experiments.networks import inliers
+from sparselib.experiments.samples import inliers
 from sparselib.experiments.subnetworks import Subnetworks
 from sparselib.models import evaluating
 from sparselib.pruning import subnetworks
@@ -29,7 +29,7 @@ RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 def measure(p, seed):
     """Yield (objective, rate, loss, accuracy), the last two on images that no weight or mask was fitted to."""
-    train, judge = inliers(p.data(), "train").split(0.8, seed=seed)
+    train, judge = inliers(p.data(seed), "train").split(0.8, seed=seed)
     step = p.trained(seed)
     dense = step.initial()
     training.fit(dense, train, epochs=step.epochs, lr=step.lr, seed=seed, **step.options())

@@ -32,7 +32,7 @@ def run(jobs, figures, seeds):
     options = [word for number in figures for word in ("--figure", number)]
     pages = [parameters.find(experiments.PAGES, name) for name in figures or experiments.PAGES]
     known = {name for page in pages for name in page.model_fields}
-    options += [word for name in ("seeds", "fresh_seeds") if name in known for word in ("--set", f"{name}={seeds}")]
+    options += ["--set", f"seeds={seeds}"] if "seeds" in known else []
     with tempfile.TemporaryDirectory() as folder:
         busy, own, started = _busy(), os.times(), time.perf_counter()
         environment = {**os.environ, "SPARSELIB_STORE": folder}

@@ -1,6 +1,7 @@
 """The types of parameters that pages share, and what all pages have in common: the data, the network, its training."""
 
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import yaml
 from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
 
-from sparselib import checks, data, models
+from sparselib import checks, data, models, training
 from sparselib.detection import detectors
-from sparselib.experiments import measurements
+from sparselib.detection.scoring import Detector
 from sparselib.experiments.measurements import Detection
-from sparselib.experiments.networks import Data, NetworkStep, Pruned, Trained
+from sparselib.experiments.networks import NetworkStep, Pruned, Trained
+from sparselib.experiments.samples import Data, family, strength
 from sparselib.pruning import criteria, schedules, subnetworks
+from sparselib.repro import project
 from sparselib.repro.parameters import Parameters
 from sparselib.robustness import shifts
 
@@ -55,6 +58,23 @@ def detector(text: str) -> tuple[str, tuple[tuple[str, Any], ...]]:
     return name, options
 
 
+def shift(text: str) -> tuple[str, int]:
+    """Read "<shift>:<severity>" as (kind, severity): "rotate:4". Raises ValueError for anything else."""
+    kind, severity = strength(text)
+    checks.choice("shift", kind, shifts.SHIFTS)
+    if family(text) != "shifts":
+        raise ValueError(f"shift must be '<shift>:<severity>', got {text!r}")
+    return kind, int(severity)
+
+
+def attackable(text: str) -> None:
+    """Raise ValueError for a detector (as text) whose score has no gradient for an adaptive attack to follow."""
+    name, options = detector(text)
+    kind = type(detectors.build(name, **dict(options)))
+    if kind._differentiable is Detector._differentiable:
+        raise ValueError(f"detector {text!r} has no score that can be attacked")
+
+
 def _value(text):
     return float("inf") if text == "inf" else yaml.safe_load(text)
 
@@ -80,6 +100,14 @@ def _some_positive(values):
     return values
 
 
+def holding(name: str, names: list[str]) -> list[str]:
+    """Return the names of detectors. Raises ValueError unless `name`, which others are compared with, is there."""
+    if name not in names:
+        raise ValueError(f"must hold {name!r}, which others are compared with, got {names}")
+    return names
+
+
+CHOSEN = "chosen"  # the value of a parameter that results/<profile>/choices.csv has
 SEVERAL, DISTINCT = Field(min_length=1), AfterValidator(_distinct)
 
 Count = Annotated[StrictInt, Field(ge=1)]
@@ -92,23 +120,59 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsities = Annotated[list[Sparsity], SEVERAL, DISTINCT]
 SomeSparsities = Annotated[Sparsities, AfterValidator(_some_positive)]
 Radii = Annotated[list[Positive], SEVERAL, DISTINCT]
+SomeRadii = Annotated[list[Positive], DISTINCT]
 OneRecipe = Annotated[str, AfterValidator(partial(_readable, recipe))]
 Recipes = Annotated[list[OneRecipe], SEVERAL, DISTINCT]
-Shift = Annotated[str, AfterValidator(partial(_known, "shift", shifts.SHIFTS))]
-Shifts = Annotated[list[Shift], SEVERAL, DISTINCT, Field(description="distribution shifts")]
-Detector = Annotated[str, AfterValidator(partial(_readable, detector))]
-Detectors = Annotated[list[Detector], SEVERAL, DISTINCT]
-Anomaly = Annotated[str, AfterValidator(partial(_readable, measurements.family))]
+Shift = Annotated[str, AfterValidator(partial(_readable, shift))]
+Shifts = Annotated[list[Shift], SEVERAL, DISTINCT, Field(description="<shift>:<severity 1 to 5>")]
+Detectors = Annotated[list[Annotated[str, AfterValidator(partial(_readable, detector))]], SEVERAL, DISTINCT]
+Attackable = Annotated[list[Annotated[str, AfterValidator(partial(_readable, attackable))]], SEVERAL, DISTINCT]
+Anomaly = Annotated[str, AfterValidator(partial(_readable, family))]
 Anomalies = Annotated[list[Anomaly], SEVERAL, DISTINCT]
 Synthetic = Annotated[str, AfterValidator(partial(_known, "outliers", data.SYNTHETIC))]
 Criterion = Annotated[str, AfterValidator(partial(_known, "criterion", criteria.CRITERIA))]
 Objective = Annotated[str, AfterValidator(partial(_known, "objective", subnetworks.OBJECTIVES))]
 Objectives = Annotated[list[Objective], SEVERAL, DISTINCT]
+Control = Annotated[str, AfterValidator(partial(_known, "control", ("magnitude", "random")))]
+Controls = Annotated[list[Control], DISTINCT]
 Seeds = Annotated[StrictInt, Field(ge=1, le=100, description="number of seeds: 0, 1, …")]
-Severity = Annotated[StrictInt, Field(ge=1, le=5, description="of the shifts, 1 to 5")]
 AttackSteps = Annotated[Count, Field(description="steps of PGD")]
 AttackSamples = Annotated[Count, Field(description="attack this many test images")]
+AttackRestarts = Annotated[Count, Field(description="restarts of PGD, up each of two losses")]
+Rounds = Annotated[Count, Field(description="cuts after training, with training on between them")]
+Precision = Annotated[str, AfterValidator(partial(_known, "precision", (*training.PRECISIONS, "auto")))]
+Augment = Annotated[str, AfterValidator(partial(_known, "augment", ("", *training.AUGMENTATIONS)))]
 Finetuning = Annotated[Epochs, Field(description="training epochs after pruning")]
+
+
+def choices(profile: str) -> dict[str, Any]:
+    """Return {name: value} of what was chosen for a profile on held-back data. Raises ValueError where nothing was."""
+    path = project.results_folder() / profile / "choices.csv"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        table = {name: yaml.safe_load(value.strip('"')) for name, value in (line.split(",", 1) for line in lines[1:])}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"the choices of profile {profile!r} cannot be read ({error}): {_remedy(profile)}") from None
+    if table.get("profile") != profile:
+        raise ValueError(f"{path.name} is of profile {table.get('profile')!r}, not {profile!r}: {_remedy(profile)}")
+    return table
+
+
+def _remedy(profile):
+    return f"python benchmarks/choose_strengths.py {profile}"
+
+
+def effective(precision: str) -> str:
+    """Return the precision that networks are trained in here: "auto" is bfloat16 where the processor has it.
+
+    Raises: ValueError for "bfloat16" where it has not.
+    """
+    if precision == "float32" or training.has_bfloat16(project.device()):
+        return "bfloat16" if precision == "auto" else precision
+    if precision == "auto":
+        warnings.warn("no bfloat16 arithmetic here: training in float32", stacklevel=2)
+        return "float32"
+    raise ValueError("precision 'bfloat16' needs a processor that has it; 'auto' takes float32 here")
 
 
 class Page(Parameters):
@@ -117,7 +181,7 @@ class Page(Parameters):
     profiles: ClassVar[Path] = Path(__file__).parent / "profiles"
     # What is measured speaks by the keys of steps; the texts of parameters and the ways to train are chosen by name.
     apart: ClassVar[frozenset[str]] = frozenset(
-        f"sparselib.experiments.{name}" for name in ("measurements", "fields.detector", "networks.TRAINING")
+        f"sparselib.experiments.{name}" for name in ("measurements", "samples", "fields.detector", "networks.TRAINING")
     )
 
     dataset: str = Field(description="a data set's name, or folder:<path>")
@@ -129,11 +193,35 @@ class Page(Parameters):
     width: Limit = Field(description="channels of the first layer; 0: the network's own")
     epochs: Epochs = Field(description="training epochs of the dense network")
     batch_size: Count = Field(description="training batch size")
+    precision: Precision = Field(description="of training: float32, bfloat16, or auto")
+    augment: Augment = Field(description="of training images: crop, crop+flip; empty: none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_chosen(cls, values):
+        """Put the profile's choices where a value is `CHOSEN`: radii; the strength of "pgd:chosen", "fog:chosen"."""
+        wanted = [name for name, value in values.items() if CHOSEN in str(value)]
+        if not wanted:
+            return values
+        known = choices(str(values.get("profile")))
+
+        def chosen(name):
+            if name not in known:
+                raise ValueError(f"{name} is not among the choices of the profile: {_remedy(values['profile'])}")
+            return known[name]
+
+        def read(name, value):
+            if isinstance(value, list):
+                return [read(name, one) for one in value]
+            head, rest = strength(value) if isinstance(value, str) else ("", "")
+            return f"{head}:{chosen(head)}" if rest == CHOSEN else chosen(name) if value == CHOSEN else value
+
+        return {**values, **{name: read(name, values[name]) for name in wanted}}
 
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, name):
-        return name if measurements.strength(name)[0] == "folder" else checks.choice("dataset", name, data.NAMES)
+        return name if strength(name)[0] == "folder" else checks.choice("dataset", name, data.NAMES)
 
     @field_validator("network")
     @classmethod
@@ -155,28 +243,38 @@ class Page(Parameters):
     def setting(self) -> str:
         return f"{self.dataset}, {self.network}"
 
-    def data(self) -> Data:
-        """Return the data that the networks are trained and tested on."""
+    def data(self, seed: int = 0) -> Data:
+        """Return the data that the networks of a seed are trained and tested on."""
         return Data(
             name=self.dataset, held_out=tuple(self.held_out), train_limit=self.train_limit or None,
-            test_limit=self.test_limit or None,
+            test_limit=self.test_limit or None, seed=seed,
         )  # fmt: skip
 
     def trained(self, seed: int, **changed: Any) -> Trained:
         """Return the dense network of one seed, as the parameters say but for what is `changed` (see `Trained`)."""
         usual = {"width": self.width or None, "epochs": self.epochs, "batch_size": self.batch_size}
+        usual |= {"data": self.data(seed), "precision": effective(self.precision), "augment": self.augment or None}
         given = {"network": self.network, "weights": self.weights or None}
-        return Trained(data=self.data(), seed=seed, **{**given, **usual, **changed})
+        return Trained(seed=seed, **{**given, **usual, **changed})
 
-    def pruned(self, dense: Trained, how: str, sparsity: float, *, epochs: int | None = None, **changed: Any) -> Any:
+    def pruned(self, dense: Trained, how: str, sparsity: float, *, epochs: int | None = None, **changed: Any) -> Pruned:
         """Return what a recipe makes of `dense`, trained on for `epochs` (default: finetune_epochs).
 
-        At sparsity 0 it is `dense` itself. `changed`: further fields of `Pruned`.
+        Pruned after training, it is cut in so many `rounds` as the page says. `changed`: further fields of `Pruned`.
         """
-        if not sparsity:
-            return dense
-        after = dict(self)["finetune_epochs"] if epochs is None else epochs
-        return Pruned(dense=dense, **recipe(how)._asdict(), sparsity=sparsity, epochs=after, **changed)
+        own, given = recipe(how), dict(self)
+        rounds = given.get("rounds") if own.when == "after" else None
+        after = given["finetune_epochs"] if epochs is None else epochs
+        return Pruned(dense=dense, **own._asdict(), sparsity=sparsity, epochs=after, **{"rounds": rounds, **changed})
+
+    def unpruned(self, dense: Trained, **changed: Any) -> Pruned:
+        """Return the control of what is pruned after training: `dense` trained on in the same phases, all weights."""
+        return self.pruned(dense, "magnitude after", 0.0, **changed)
+
+    def pgd(self) -> dict[str, int]:
+        """Return how PGD runs on the pages that have its parameters."""
+        given = dict(self)
+        return {"steps": given["attack_steps"], "restarts": given["attack_restarts"]}
 
 
 def _accuracy(p, role, net):
@@ -194,6 +292,7 @@ class Figure(Page):
 
     networks: ClassVar[Callable]
     measured: ClassVar[Callable] = _accuracy
+    primary: ClassVar[Callable] = lambda p: ()  # the endpoints of its claim: see `findings.endpoints`
 
     def detection(self, net, text: str, anomaly: str) -> Detection:
         """Return the step that scores a network with a detector (as text) on a kind of anomaly."""

@@ -1,14 +1,20 @@
-"""From rows to findings: one long table of measures, comparisons paired by seed, and the rule that judges them."""
+"""From rows to findings: one long table of measures, and comparisons in it, paired by seed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from sparselib.detection.metrics import area_under_accuracy
 from sparselib.experiments import statistics, words
+from sparselib.experiments.samples import OUTLIERS
+from sparselib.experiments.statistics import Contrast
 
-MARGIN = 1.0  # points: the smallest difference that would matter
-CHANCE = {"auroc": 50.0, "fpr95_ood": 5.0}  # in the table of measures; that of the AUPR depends on the numbers
+DELTA = 2.0  # points: the smallest difference that would matter
+AREA = "under attack, all radii"  # of it, a tenth of the partner's value would
+CHANCE = {"auroc": 50.0}  # in the table of measures; that of accuracies depends on the number of classes
 # What a row is about, and where it comes from; the other columns say which network it is of.
 ABOUT = ("task", "attack", "norm", "eps", "shift", "severity", "detector", "anomaly", "family", "metric")
 ORIGIN = ("value", "what", "key", "commit", "device", "seconds", "versions", "taken")
@@ -23,13 +29,15 @@ def select(table: pd.DataFrame, where: dict) -> pd.DataFrame:
     return table[chosen]
 
 
-def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc",)) -> pd.DataFrame:
+def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc", "ror")) -> pd.DataFrame:
     """Return the measures of every network in percent, long: the columns that say which network, what of, and `value`.
 
-    `measure` names each: "clean", "PGD, L∞ 0.1" and so on are accuracies; "shifts, mean" and "shifts, worst" are over
-    kinds of shift; "MSP, outliers" is an AUROC, the mean over the anomalies of the family. With other `metrics` there
-    are also "MSP, outliers, AUPR" and "…, 100 − FPR95": more is better everywhere. `about` is `measure` without the
-    detector.
+    `clean` is the clean accuracy of the network that the line is of, NaN where it was not measured.
+
+    `measure` names each. Accuracies: "clean", "PGD, L∞ 0.1" and so on; `AREA`, the area under the accuracy over the
+    radius of PGD in L∞, as a share of the whole; "shifts, mean" and "shifts, worst". Detection: "MSP, near" is an
+    AUROC, the mean over the anomalies of the family; "MSP, outliers" the mean of near and far. "MSP, near, right or
+    rejected" and, of all families, "MSP, all anomalies, right or rejected". `about` is `measure` without the detector.
     """
     network = [c for c in rows.columns if c not in (*ABOUT, *ORIGIN)]
     kept = [*network, "task", "attack", "norm", "eps", "detector", "family", "metric"]
@@ -40,124 +48,207 @@ def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc",)) -> pd.Da
     shifted = accuracy[accuracy["task"] == "shift"].groupby(network, dropna=False, sort=False, as_index=False)["value"]
     certified = rows[rows["task"] == "certificate"]
     detected = rows[rows["metric"].isin(metrics) & rows["family"].notna()]
-    about = [family + words.TOLD[metric] for family, metric in detected[["family", "metric"]].values]
+    evaded = rows[(rows["task"] == "evasion") & rows["metric"].isin(words.EVASION)]
     parts = [
         clean.assign(measure="clean"),
         attacked.assign(measure=[words.attack(*line) for line in attacked[["attack", "norm", "eps"]].values]),
+        _areas(rows, network),
         shifted.mean().assign(measure="shifts, mean", task="shift", metric="accuracy"),
         shifted.min().assign(measure="shifts, worst", task="shift", metric="accuracy"),
         certified.assign(measure=certified["metric"].map(words.ACCURACIES)),
-        detected.assign(
-            about=about, measure=list(map("{}, {}".format, map(words.detector, detected["detector"]), about)),
-            value=detected["value"].where(detected["metric"] != "fpr95_ood", 1 - detected["value"]),
+        _detected(detected, network),
+        evaded.assign(
+            about=evaded["metric"].map(words.EVASION),
+            family="attacks",
+            measure=[f"{words.detector(d)}, {words.EVASION[m]}" for d, m in evaded[["detector", "metric"]].values],
         ),
-    ]  # fmt: skip
-    table = pd.concat([part for part in parts if len(part)]).dropna(subset="measure")
-    table["about"] = table["about"].fillna(table["measure"]) if "about" in table else table["measure"]
+    ]
     keys = [*kept, "measure", "about"]
-    return (100 * table.groupby(keys, dropna=False, sort=False)["value"].mean()).reset_index()
+    table = pd.concat([part for part in parts if len(part)]).reindex(columns=[*keys, "value"]).dropna(subset="measure")
+    table["about"] = table["about"].astype(object).fillna(table["measure"])
+    table = (100 * table.groupby(keys, dropna=False, sort=False)["value"].mean()).reset_index()
+    clean = table[table["measure"] == "clean"].groupby(network, dropna=False)["value"].mean().rename("clean")
+    return table.merge(clean.reset_index(), on=network, how="left")
+
+
+def _areas(rows, network):
+    """Return the area under accuracy over the radius, by the trapezoid rule, with the clean accuracy at radius 0."""
+    own = rows[(rows["attack"] == "pgd") & (rows["norm"] == "linf") & (rows["task"] == "attack")]
+    if not {"accuracy", "accuracy_clean"} <= set(own["metric"]):
+        return own.iloc[:0].assign(measure="")
+    found = []
+    for key, group in own.groupby(network, dropna=False, sort=False):
+        by_eps = group[group["metric"] == "accuracy"].groupby("eps")["value"].mean()
+        start = group.loc[group["metric"] == "accuracy_clean", "value"].mean()
+        area = area_under_accuracy(np.r_[0.0, by_eps.index], np.r_[start, by_eps])
+        found.append({**dict(zip(network, key, strict=True)), "value": area})
+    told = {"measure": AREA, "task": "attack", "metric": "accuracy"}
+    return pd.DataFrame(found, columns=[*network, "value"]).assign(**told)
+
+
+def _detected(rows, network):
+    """Return what a detector makes of each family: the mean over its anomalies; and the mean over families."""
+    index = [*network, "detector", "metric"]
+    families = rows.groupby([*index, "family"], dropna=False, sort=False, as_index=False)["value"].mean()
+    outliers = families[families["family"].isin(OUTLIERS) & (families["metric"] != "ror")].assign(family="outliers")
+    everything = families[families["metric"] == "ror"].assign(family="all anomalies")
+    parts = [families]
+    for part in (outliers, everything):
+        if len(part):
+            parts.append(part.groupby([*index, "family"], dropna=False, sort=False, as_index=False)["value"].mean())
+    table = pd.concat(parts, ignore_index=True)
+    about = [family + words.TOLD[metric] for family, metric in table[["family", "metric"]].values]
+    value = table["value"].where(table["metric"] != "fpr95_ood", 1 - table["value"])
+    told = list(map("{}, {}".format, map(words.detector, table["detector"]), about))
+    return table.assign(task="anomaly", about=about, measure=told, value=value)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a claim says in one question: which lines of `measures` are compared with which, paired by seed.
+    """Which lines of `measures` are compared with which, paired by seed.
 
     Args:
-        of, control: columns and values that select the lines; CHANCE as control: the level of chance of each metric.
-        name: of what is judged; None: each arm is judged by itself.
-        by: "measure", or "about" where two detectors are compared.
+        claim: "C1a" and so on. question: what is compared, in words.
+        of, control: columns and values that select the lines.
+        measures: those that are compared; (): all. by: "measure", or "about" where two detectors are compared.
         match: further columns in which the two of a pair are equal.
-        keeps: the claim is "as good", not "better". affordable: only where the members cost no more than one.
+        best: of several control arms, the one with the highest mean in each measure is the partner.
+        primary: it is an endpoint: one number, the mean over all its lines; its `measures` has one name.
     """
 
     claim: str
     question: str
     of: dict
     control: dict
-    name: str | None = None
+    measures: tuple[str, ...] = ()
     by: str = "measure"
     match: tuple[str, ...] = ()
-    keeps: bool = False
-    affordable: bool = False
+    best: bool = False
+    primary: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one comparison, by one measure, with the contrasts it rests on."""
+    """One comparison of one arm in one measure, and the contrast that was found."""
+
+    comparison: Comparison
+    arm: str
+    label: str  # which of the arm's networks: its sparsity or size
+    measure: str
+    contrast: Contrast
+    values: tuple[float, float]  # the means of the arm and of its partner, in percent
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The one number of a claim at one scale: what is compared, the number, what it comes to.
+
+    `p`: two-sided, of no difference. `detectable`: the smallest difference that the seeds would probably have found.
+    `small`: it is better or worse, but by less than δ.
+    """
 
     claim: str
     question: str
-    subject: str
-    measure: str
-    verdict: str
-    found: tuple[statistics.Contrast, ...]
+    number: str
+    outcome: str
+    p: float
+    detectable: float
+    differences: tuple[float, ...]
+    delta: float
+    small: bool = False
 
     @property
-    def best(self) -> statistics.Contrast:
-        """The contrast with the largest lower bound, or mean where none is bounded."""
-        return max(self.found, key=lambda c: (c.low, c.mean))
-
-    def __str__(self):
-        return f"**{self.verdict}** {self.best} at {self.best.label}"
+    def told(self) -> str:
+        """The outcome in words, see `statistics.told`."""
+        return statistics.told(self.outcome, self.small, self.delta)
 
 
-def judge(
-    comparisons: Iterable[Comparison], rows: pd.DataFrame, *, margin: float = MARGIN, metrics=("auroc",), pooled=False
-) -> list[Finding]:  # fmt: skip
-    """Return the Findings of comparisons in the rows of one figure at one scale, by subject and measure.
+def endpoint(finding: Finding) -> Endpoint:
+    """Return a primary finding as an Endpoint."""
+    c, contrast = finding.comparison, finding.contrast
+    differences, p = contrast.differences, statistics.p_value(contrast.differences)
+    found = {"p": p, "detectable": statistics.detectable(differences), "differences": differences}
+    own = {"outcome": contrast.outcome, "small": contrast.small, "delta": contrast.delta}
+    return Endpoint(c.claim, c.question, str(contrast), **own, **found)
 
-    With `pooled`, all arms of a question are one family, whose intervals are then corrected for their number, too.
+
+def endpoints(parameters: Any, rows: pd.DataFrame, *, delta: float = DELTA) -> list[Endpoint]:
+    """Return the endpoints of a page's claim in its rows at one scale, not corrected for their number."""
+    if hasattr(parameters, "endpoints"):
+        return parameters.endpoints(rows, delta)
+    return [endpoint(found) for found in compare(parameters.primary(), rows, delta=delta)]
+
+
+def corrected(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints of one scale, corrected for their number: what Holm's p does not bear out is open."""
+    found = []
+    for one, p in zip(endpoints, statistics.holm([e.p for e in endpoints]), strict=True):
+        decided = one.outcome in (statistics.BETTER, statistics.WORSE)
+        open_now = {"outcome": statistics.OPEN, "small": False} if decided and p >= 1 - statistics.LEVEL else {}
+        found.append(replace(one, p=p, **open_now))
+    return found
+
+
+def compare(comparisons: Iterable[Comparison], rows: pd.DataFrame, *, delta: float = DELTA) -> list[Finding]:
+    """Return the Findings of comparisons in the rows of one page at one scale.
+
+    One for each arm, sparsity (or size) and measure; of a primary comparison a single one, of the mean over its lines.
     """
-    table, findings = measures(rows, metrics), []
-    for c in comparisons:
-        families = _families(c, table, rows)
-        if pooled and c.name is None:
-            families = _pooled(families)
-        for (subject, measure), family in families.items():
-            found = tuple(statistics.contrasts(family))
-            verdict = (statistics.as_good if c.keeps else statistics.better_somewhere)(found, margin)
-            findings.append(Finding(c.claim, c.question, subject, measure, verdict, found))
-    return findings
+    table = measures(rows)
+    return [finding for c in comparisons for finding in _findings(c, table, delta)]
 
 
-def _families(c, table, rows):
-    """Return {(subject, measure): {label: differences over seeds}}, a family of contrasts each."""
-    own, label = select(table, c.of), "size" if "size" in c.match else "sparsity"
-    if c.affordable:
-        own = own[own["sparsity"].isin(_affordable(rows, c.of["arm"], c.of["members"]))]
-    if c.control is CHANCE:
-        control, match = own.assign(value=own["metric"].map(CHANCE)).dropna(subset="value"), [c.by, label]
-    else:
-        control, match = select(table, c.control), [c.by, *c.match]
-    partners = dict(tuple(control.groupby(match, sort=False)))
-    families = {}
-    for (arm, measure, value), lines in own.groupby(["arm", c.by, label], sort=False):
-        partner = partners.get(tuple(lines[match].iloc[0]))
-        if partner is not None:
-            pair = (dict(zip(part["seed"], part["value"], strict=True)) for part in (lines, partner))
-            family = families.setdefault((c.name or words.arm(str(arm)), measure), {})
-            family[_label(label, value)] = statistics.paired(*pair)
-    return families
+def _findings(c, table, delta):
+    label = "size" if "size" in c.match else "sparsity"
+    pairs = _pairs(c, table)
+    if c.measures:
+        pairs = pairs[pairs[c.by].isin(c.measures)]
+    if c.primary and len(pairs):
+        numbers = ["value", "partner", "clean", "clean_partner"]
+        told = pairs[[c.by, "metric", "classes"]].iloc[0].to_dict()
+        pairs = pairs.groupby("seed", as_index=False)[numbers].mean().assign(**told, arm="", **{label: 0.0})
+    for (arm, at, measure), lines in pairs.groupby(["arm", label, c.by], sort=False):
+        yield _finding(c, words.arm(arm) if arm else "", _label(label, at), measure, lines, delta)
 
 
-def _pooled(families):
-    """Return the families of all subjects as one for each measure; where there are several, labels name them."""
-    several = len({subject for subject, _ in families}) > 1
-    pooled = {}
-    for (subject, measure), family in families.items():
-        for label, found in family.items():
-            pooled.setdefault(("all", measure), {})[f"{subject}, {label}" if several else label] = found
-    return pooled
+def _finding(c, arm, label, measure, lines, delta):
+    if lines["seed"].duplicated().any():
+        raise ValueError(f"{c.question!r}: {arm} {label} has several values of {measure} for a seed")
+    own, partner = lines["value"].mean(), lines["partner"].mean()
+    smallest = partner / 10 if measure == AREA else delta
+    gap = (lines["clean"] - lines["clean_partner"]).mean()  # NaN where there is no accuracy: nothing to gate
+    classes = lines["classes"].iloc[0]
+    chance = CHANCE.get(lines["metric"].iloc[0], 100 / classes if classes == classes else None)
+    contrast = statistics.contrast(
+        statistics.paired(*(dict(zip(lines["seed"], lines[name], strict=True)) for name in ("value", "partner"))),
+        smallest, comparable=measure == "clean" or not gap < -statistics.GATE,
+        floor=statistics.at_floor(own, partner, chance),
+    )  # fmt: skip
+    return Finding(c, arm, label, measure, contrast, (float(own), float(partner)))
+
+
+def _pairs(c, table):
+    """Return the lines of `of` with what their partners have: `partner` (its value) and `clean_partner`."""
+    match = [c.by, *c.match, "seed"]
+    table = table.assign(**{n: np.nan for n in ("classes", "size", "sparsity") if n not in table})
+    own, control = select(table, c.of), select(table, c.control)
+    if c.best and len(control):
+        means = control.groupby([c.by, "arm"])["value"].mean().reset_index().sort_values("value")
+        control = control.merge(means.drop_duplicates(c.by, keep="last")[[c.by, "arm"]], on=[c.by, "arm"])
+    partners = control.groupby(match, sort=False, dropna=False)[["value", "clean"]].mean()
+    pairs = own.join(partners.rename(columns={"value": "partner", "clean": "clean_partner"}), on=match)
+    pairs = pairs[pairs[c.by].isin(set(control[c.by]))]  # the other measures were not taken of the partner
+    if lost := sorted(set(pairs.loc[pairs["partner"].isna(), "seed"])):
+        raise ValueError(f"of and control must have the same seeds, {lost} of {c.question!r} have no partner")
+    label = "size" if "size" in c.match else "sparsity"
+    for (arm, at, measure), lines in pairs.groupby(["arm", label, c.by], sort=False):
+        if lost := sorted({*control.loc[control[c.by] == measure, "seed"]} - {*lines["seed"]}):
+            where = " ".join(filter(None, [words.arm(arm), _label(label, at)]))
+            raise ValueError(f"of and control must have the same seeds, {where} of {c.question!r} lacks {lost}")
+    return pairs
 
 
 def _label(name, value):
     if name == "size":
         return f"{value:g} weights"
-    return f"sparsity {value:g}" if value else "dense"
-
-
-def _affordable(rows, arm, members):
-    """Return the sparsities at which so many networks together cost no more multiplications than one dense one."""
-    single = select(rows, {"task": "ensemble", "metric": "macs", "members": 1, "arm": ("dense", arm)})
-    cost = single.groupby("sparsity")["value"].mean()
-    return [sparsity for sparsity, macs in cost.items() if members * macs <= cost[0.0]]
+    return f"sparsity {value:g}" if value else ""

@@ -3,17 +3,16 @@
 Everything is measured on the test samples. Steps of one network run together, so what they share is kept for a while.
 """
 
-import re
 import statistics
 import time
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 
-from sparselib import checks, data, training
+from sparselib import data, training
 from sparselib.detection import detectors, metrics
-from sparselib.experiments.networks import Network, NetworkStep, inliers
+from sparselib.experiments.networks import Network, NetworkStep
+from sparselib.experiments.samples import OUTLIERS, family, inliers, outliers, shifted, some, strength
 from sparselib.models import device_of
 from sparselib.pruning import costs
 from sparselib.repro.step import Step, row
@@ -21,6 +20,8 @@ from sparselib.robustness import attacks, certify, ensembles, shifts
 
 BATCH = 256  # images in what is timed
 STEPS = 10  # of PGD, where attacked inputs are to be detected
+ATTACKED = 200  # and so many test samples at most
+FALSE_ALARMS = 0.05  # the share of clean test images that may be rejected
 ATTACKS = {"pgd": attacks.pgd}  # by name, so that detecting outliers does not depend on the code of attacks
 TABLES = NetworkStep.tables | {
     "sparselib.detection.detectors.DETECTORS",
@@ -47,15 +48,16 @@ class Measurement(Step, frozen=True):
 
 
 class Attacked(Measurement, frozen=True):
-    """Accuracy under one attack of radius eps.
+    """Accuracy under one attack of radius eps, and "accuracy_clean" on the same images.
 
-    FGSM and PGD run once up the cross-entropy and once up the margin; "accuracy" counts what withstands both.
+    FGSM and PGD run up the cross-entropy and up the margin; "accuracy" counts what withstands both, and all restarts.
     """
 
     attack: str  # fgsm or pgd
     norm: str = "linf"
     eps: float
-    steps: int = 20
+    steps: int = 40
+    restarts: int = 2
     limit: int | None = None  # use only so many test samples, equally many of each class
 
     def columns(self):
@@ -65,19 +67,18 @@ class Attacked(Measurement, frozen=True):
         if self.attack == "fgsm":  # PGD of one full step from x itself; attacks.fgsm knows the cross-entropy only
             options = {"steps": 1, "step_size": float(self.eps), "random_start": False}
         else:
-            options = {"steps": self.steps, "early_stop": True, "seed": self.model.seed}
-        net, test = load(self.model), _some(self.model.data, self.limit)
-        by_loss = _withstood(net, test, self.eps, norm=self.norm, **options)
-        rows = [row(f"accuracy_{loss}", right.double().mean()) for loss, right in by_loss.items()]
-        both = torch.stack(list(by_loss.values())).all(0)
-        return [row("accuracy", both.double().mean()), *rows], None
+            options = {"steps": self.steps, "restarts": self.restarts, "seed": self.model.seed}
+        net, test = _loaded(self.model, load), some(self.model.data, self.limit)
+        clean, left = _withstood(net, test, self.eps, norm=self.norm, **options)
+        return [row("accuracy", left.double().mean()), row("accuracy_clean", clean.double().mean())], None
 
 
 class AutoAttacked(Measurement, frozen=True):
     """Accuracy under AutoAttack in L∞ on a few test images; "accuracy_pgd" is that under PGD on the same images."""
 
     eps: float
-    steps: int = 20  # of PGD
+    steps: int = 40  # of PGD
+    restarts: int = 2
     limit: int
 
     def columns(self):
@@ -85,21 +86,19 @@ class AutoAttacked(Measurement, frozen=True):
         return {**self.model.columns(), **own}
 
     def compute(self, load):
-        net, test = load(self.model), _some(self.model.data, self.limit)
+        net, test = _loaded(self.model, load), some(self.model.data, self.limit)
         x, y, seed = _on(net, test.x), _on(net, test.y), self.model.seed
         right = training.logits(net, attacks.autoattack(net, x, y, self.eps, seed=seed)).argmax(1) == y
-        by_loss = _withstood(net, test, self.eps, steps=self.steps, early_stop=True, seed=seed)
-        both = torch.stack(list(by_loss.values())).all(0)
-        return [row("accuracy", right.double().mean()), row("accuracy_pgd", both.double().mean())], None
+        _, left = _withstood(net, test, self.eps, steps=self.steps, restarts=self.restarts, seed=seed)
+        return [row("accuracy", right.double().mean()), row("accuracy_pgd", left.double().mean())], None
 
 
 def _withstood(net, test, eps, **options):
-    """Return {loss: which samples (N,) stay right under PGD up that loss}."""
+    """Return which samples (N,) are right, and which stay right under PGD up either loss."""
     x, y = _on(net, test.x), _on(net, test.y)
-    return {
-        loss: training.logits(net, attacks.pgd(net, x, y, eps, loss=loss, **options)).argmax(1) == y
-        for loss in attacks.LOSSES
-    }
+    clean = training.logits(net, x).argmax(1) == y
+    attacked = attacks.pgd(net, x, y, eps, loss="both", early_stop=True, **options)
+    return clean, clean & (training.logits(net, attacked).argmax(1) == y)
 
 
 class Shifted(Measurement, frozen=True):
@@ -115,8 +114,8 @@ class Shifted(Measurement, frozen=True):
         return {**self.model.columns(), "task": "shift", "shift": self.kind, "severity": self.severity}
 
     def compute(self, load):
-        samples = _shifted(self.model.data, self.kind, self.severity)
-        value = training.accuracy(load(self.model), samples)
+        samples = shifted(self.model.data, self.kind, self.severity)
+        value = training.accuracy(_loaded(self.model, load), samples)
         return [row("accuracy", value)], None
 
 
@@ -132,8 +131,8 @@ class Detection(Measurement, frozen=True):
 
     def fingerprints(self):
         found = super().fingerprints()
-        if family(self.anomaly) == "outliers" and self.anomaly not in data.SYNTHETIC:
-            found["anomaly"] = _outliers(self.model.data, self.anomaly).fingerprint
+        if family(self.anomaly) in OUTLIERS and self.anomaly not in data.SYNTHETIC:
+            found["anomaly"] = outliers(self.model.data, self.anomaly).fingerprint
         return found
 
     def chosen(self):
@@ -147,12 +146,53 @@ class Detection(Measurement, frozen=True):
 
     def compute(self, load):
         detector, inside = _fitted(self.model, self.detector, self.options, load)
-        outside = detector.score(_anomalous(self.model, self.anomaly, load))
+        x, right = _anomalous(self.model, self.anomaly, load)
+        outside = detector.score(x)
+        limit = metrics.threshold(inside, FALSE_ALARMS)
         return [
             row("auroc", metrics.auroc(inside, outside)),
             row("aupr_ood", metrics.aupr(inside, outside)),
             row("fpr95_ood", metrics.fpr_at_95_tpr(inside, outside)),
+            row("ror", metrics.right_or_rejected(outside, right, limit)),
+            row("right", right.double().mean()),
         ], None
+
+
+class Evaded(Measurement, frozen=True):
+    """Right or rejected under an attack that knows the detector, the worst of several weights; and without it.
+
+    See `attacks.adaptive`. "ror_plain" is the same share under PGD, which knows the network only.
+    """
+
+    detector: str
+    options: tuple[tuple[str, Any], ...] = ()
+    eps: float
+    steps: int = 40
+    weights: tuple[float, ...] = (0.0, 0.2, 0.5)
+    limit: int | None = None
+
+    def chosen(self):
+        return (detectors.DETECTORS[self.detector],)
+
+    def columns(self):
+        own = {"task": "evasion", "attack": "adaptive", "norm": "linf", "eps": self.eps}
+        return {**self.model.columns(), **own, "detector": named(self.detector, self.options)}
+
+    def compute(self, load):
+        detector, inside = _fitted(self.model, self.detector, self.options, load)
+        net, test = _loaded(self.model, load), some(self.model.data, self.limit)
+        x, y = _on(net, test.x), _on(net, test.y)
+        limit = metrics.threshold(inside, FALSE_ALARMS)
+
+        def stand(attacked):  # the share that is right, or rejected
+            right = training.logits(net, attacked).argmax(1) == y
+            return metrics.right_or_rejected(detector.score(attacked), right, limit)
+
+        usual: dict[str, Any] = {"steps": self.steps, "seed": self.model.seed}
+        plain = attacks.pgd(net, x, y, self.eps, loss="margin", **usual)
+        score, weights = detector.differentiable, list(self.weights)
+        knowing = attacks.adaptive(net, x, y, self.eps, score, limit, weights=weights, early_stop=True, **usual)
+        return [row("ror", stand(knowing)), row("ror_plain", stand(plain))], None
 
 
 class Certified(Measurement, frozen=True):
@@ -167,7 +207,7 @@ class Certified(Measurement, frozen=True):
         return {**self.model.columns(), "task": "certificate"}
 
     def compute(self, load):
-        net, test = load(self.model), _some(self.model.data, self.limit)
+        net, test = _loaded(self.model, load), some(self.model.data, self.limit)
         x, y = _on(net, test.x), _on(net, test.y)
         started = time.perf_counter()
         predicted, radius = certify.certify(net, x, self.sigma, n=self.n, n0=min(100, self.n), seed=self.model.seed)
@@ -219,8 +259,8 @@ class Ensembled(Step, frozen=True):
     def fingerprints(self):
         found = self.members[0].fingerprints()
         for name in self.anomalies:
-            if family(name) == "outliers" and name not in data.SYNTHETIC:
-                found[name] = _outliers(self.members[0].data, name).fingerprint
+            if family(name) in OUTLIERS and name not in data.SYNTHETIC:
+                found[name] = outliers(self.members[0].data, name).fingerprint
         return found
 
     def chosen(self):
@@ -231,15 +271,12 @@ class Ensembled(Step, frozen=True):
         return {**self.members[0].columns(), "task": "ensemble", "members": len(self.members)}
 
     def compute(self, load):
-        nets, chosen = [load(member) for member in self.members], self.members[0].data
+        nets, chosen = [_loaded(member, load) for member in self.members], self.members[0].data
         net = ensembles.Ensemble(nets).eval()
         test, seed = inliers(chosen, "test"), self.members[0].seed
         x, y = _on(nets[0], test.x), _on(nets[0], test.y)
         logits = training.logits(net, x)
-        robust = logits.argmax(1) == y
-        for loss in attacks.LOSSES:  # the stronger of both, for each image
-            attacked = attacks.pgd(net, x, y, self.eps, loss=loss, steps=STEPS, early_stop=True, seed=seed)
-            robust &= training.logits(net, attacked).argmax(1) == y
+        _, robust = _withstood(net, test, self.eps, steps=STEPS, seed=seed)
         batch = _on(nets[0], _batch(chosen))
         cost = [costs.cost(member, batch, repeats=self.repeats) for member in nets]
         rows = [
@@ -255,7 +292,7 @@ class Ensembled(Step, frozen=True):
             scores["disagreement"] = net.disagreement
         inside = {name: score(x) for name, score in scores.items()}
         for anomaly in self.anomalies:
-            outside = _against(net, chosen, anomaly, seed)
+            outside, _ = _against(net, chosen, anomaly, seed)
             for name, score in scores.items():
                 value = metrics.auroc(inside[name], score(outside))
                 rows.append(row("auroc", value, detector=name, anomaly=anomaly, family=family(anomaly)))
@@ -266,38 +303,6 @@ def named(detector: str, options: tuple[tuple[str, Any], ...]) -> str:
     """Return the text that stands for a detector and its options among parameters: see `fields.detector`."""
     told = [(name, str(value).lower() if isinstance(value, bool) else value) for name, value in options]
     return " ".join([detector, *(f"{name}:{value}" for name, value in told)])
-
-
-def strength(anomaly: str) -> tuple[str, str]:
-    """Return ("rotate", "4") for "rotate:4", ("textures", "") for "textures"."""
-    return re.findall(r"(?s)^([^:]*):?(.*)$", anomaly)[0]
-
-
-def family(anomaly: str) -> str:
-    """Return the family of a kind of anomaly: "attacks", "shifts" or "outliers".
-
-    "pgd:<eps>" is an attack (test samples within eps in L∞), "<shift>:<severity>" a shift; all else are outliers: a
-    kind of `data.outliers`, or a data set. Raises ValueError for a name that is none of them.
-    """
-    head, rest = strength(anomaly)
-    if rest and head == "pgd":
-        try:
-            checks.number("the radius of pgd:<eps>", float(rest), 0, 1)
-        except ValueError as error:
-            raise ValueError(f"anomaly {anomaly!r}: {error}") from None
-        return "attacks"
-    if rest and head in shifts.SHIFTS:
-        if rest not in tuple("12345"):
-            raise ValueError(f"anomaly {anomaly!r}: severity must be in 1..5, got {rest!r}")
-        return "shifts"
-    if rest and head == "folder":
-        return "outliers"
-    checks.choice(
-        "anomaly", anomaly, (*data.SYNTHETIC, "heldout", *data.NAMES, *shifts.SHIFTS, "pgd"), also=", folder:<path>"
-    )
-    if anomaly in shifts.SHIFTS or anomaly == "pgd":
-        raise ValueError(f"anomaly {anomaly!r} needs a strength: {'pgd:0.1' if anomaly == 'pgd' else anomaly + ':3'}")
-    return "outliers"
 
 
 def _remembered(size):
@@ -322,8 +327,10 @@ def _remembered(size):
 
 @_remembered(16)
 def _anomalous(model, name, load):
-    """Return the anomalous inputs called `name` to a network step, on the device of the network."""
-    return _against(load(model), model.data, name, model.seed)
+    """Return the anomalous inputs called `name` to a network step, and which of them (N,) it classifies rightly."""
+    net = _loaded(model, load)
+    x, y = _against(net, model.data, name, model.seed)
+    return x, training.logits(net, x).argmax(1) == _on(net, y)
 
 
 @_remembered(32)
@@ -335,32 +342,19 @@ def _fitted(model, name, options, load):
 
 
 def _against(net, chosen, name, seed):
-    """Return the anomalous inputs called `name` to a network, on its device."""
+    """Return the anomalous inputs called `name` to a network, on its device, and their labels (−1: outliers)."""
     kind, (head, rest) = family(name), strength(name)
     if kind == "attacks":
-        test = inliers(chosen, "test")
-        return ATTACKS["pgd"](net, _on(net, test.x), _on(net, test.y), float(rest), steps=STEPS, seed=seed)
-    samples = _shifted(chosen, head, int(rest)) if kind == "shifts" else _outliers(chosen, name)
-    return _on(net, samples.x)
+        test = some(chosen, ATTACKED)
+        x = ATTACKS["pgd"](net, _on(net, test.x), _on(net, test.y), float(rest), steps=STEPS, seed=seed)
+        return x, test.y
+    samples = shifted(chosen, head, int(rest)) if kind == "shifts" else outliers(chosen, name)
+    return _on(net, samples.x), samples.y
 
 
-@lru_cache(maxsize=32)
-def _shifted(chosen, kind, severity):
-    test = inliers(chosen, "test")
-    return data.Samples(shifts.corrupt(test.x, kind, severity), test.y, test.classes, test.name)
-
-
-@lru_cache(maxsize=16)
-def _outliers(chosen, name):
-    """Return the outliers called `name` to the test samples: as many, 1000 at most."""
-    like = inliers(chosen, "test")
-    return data.outliers(name, like, n=min(len(like), 1000))
-
-
-@lru_cache(maxsize=4)
-def _some(chosen, limit):
-    test = inliers(chosen, "test")
-    return test if limit is None or limit >= len(test) else data.balanced(test, limit)
+def _loaded(model, load):
+    """Return the network of a step with its weights channels last, in which a processor's convolutions are faster."""
+    return load(model).to(memory_format=torch.channels_last)
 
 
 def _batch(chosen):

@@ -2,14 +2,14 @@
 
 import hashlib
 import inspect
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel
 
-from sparselib import checks, data, models, pruning, seeds, training
+from sparselib import data, models, pruning, seeds, training
+from sparselib.experiments.samples import Data, fingerprint, inliers
 from sparselib.pruning import criteria, masks, schedules, subnetworks
 from sparselib.repro import project
 from sparselib.repro.step import Step, row
@@ -17,34 +17,6 @@ from sparselib.robustness import objectives
 
 # By name, so that networks trained in the standard way do not depend on the code of attacks.
 TRAINING = {"adversarial": objectives.Adversarial}
-
-
-class Data(BaseModel, extra="forbid", frozen=True):
-    """A data set: which classes are kept out, and how many samples are used (None: all)."""
-
-    name: str
-    held_out: tuple[str, ...] = ()
-    train_limit: int | None = None
-    test_limit: int | None = None
-
-
-@lru_cache(maxsize=8)
-def inliers(chosen, split):
-    """Return the Samples of a Data, "train" or "test"."""
-    samples = data.load(chosen.name, split)
-    for name in chosen.held_out:
-        checks.choice("held_out class", name, samples.classes)
-    samples = samples.only([c for c in samples.classes if c not in chosen.held_out])
-    limit = chosen.train_limit if split == "train" else chosen.test_limit
-    if limit is not None and limit < len(samples):
-        samples = samples.split(limit / len(samples), seed=0)[0]
-    return samples
-
-
-@cache
-def fingerprint(chosen, split):
-    """Return the digest of the Samples of a Data, "train" or "test"."""
-    return inliers(chosen, split).fingerprint
 
 
 @cache
@@ -103,6 +75,8 @@ class Trained(NetworkStep, frozen=True):
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 5e-5
+    precision: str = "float32"
+    augment: str | None = None
     label_noise: float = 0.0  # share of the training labels that is drawn anew
     adversarial: float = 0.0  # radius (L∞) of the attacks that it is trained on; 0: none
     noise: float = 0.0  # standard deviation of the noise that it is trained on
@@ -120,6 +94,7 @@ class Trained(NetworkStep, frozen=True):
         return {
             "task": "clean", "network": self.network, "width": self.width or 0, "epochs": self.epochs,
             "criterion": None, "when": None, "structured": False, "sparsity": 0.0, "seed": self.seed,
+            "classes": len(inliers(self.data, "train").classes),
         }  # fmt: skip
 
     def samples(self):
@@ -137,7 +112,7 @@ class Trained(NetworkStep, frozen=True):
         adversarial = TRAINING["adversarial"](self.adversarial) if self.adversarial else None
         return {
             "batch_size": self.batch_size, "weight_decay": self.weight_decay, "adversarial": adversarial,
-            "noise": self.noise or None, "progress": False,
+            "noise": self.noise or None, "precision": self.precision, "augment": self.augment, "progress": False,
         }  # fmt: skip
 
     def initial(self):
@@ -179,7 +154,8 @@ class Derived(NetworkStep, frozen=True):
 class Pruned(Derived, frozen=True):
     """A sparse network, trained under its mask; see `schedules.train_sparse` for `when`.
 
-    `dense` is the recipe of its training; with when="after" it is also the network that is pruned.
+    `dense` is the recipe of its training; with when="after" it is also the network that is pruned. Of sparsity 0 it is
+    the control: unpruned, and trained in the same phases.
     """
 
     dense: Trained
@@ -188,7 +164,7 @@ class Pruned(Derived, frozen=True):
     scope: str = "global"
     sparsity: float
     when: str = "after"
-    rounds: int = 1
+    rounds: int | None = None  # with training between them, where it is pruned after training; None: the criterion's
     epochs: int
     lr: float = 1e-3
 
@@ -204,7 +180,7 @@ class Pruned(Derived, frozen=True):
 
     def columns(self):
         how = {"criterion": self.criterion, "when": self.when, "structured": self.structured}
-        return {**self.dense.columns(), **how, "sparsity": self.sparsity}
+        return {**self.dense.columns(), **(how if self.sparsity else {}), "sparsity": self.sparsity}
 
     def compute(self, load):
         dense, train = self.dense, self.dense.samples()
@@ -266,6 +242,39 @@ class Masked(Derived, frozen=True):
         return [*self._rows(net), row("achieved", pruning.sparsity(net))], net
 
 
+class Refitted(Derived, frozen=True):
+    """The dense network with the scales and shifts of its batch-norm learnt for an objective: a control of masks.
+
+    See `subnetworks.fit_batch_norm`; the weights and the statistics are those of the dense network.
+    """
+
+    dense: Trained
+    objective: str
+    eps: float = 0.1
+    epochs: int
+    lr: float = 3e-3
+
+    @property
+    def origin(self):
+        return self.dense
+
+    def inputs(self):
+        return (self.dense,)
+
+    def chosen(self):
+        return self.dense.chosen()
+
+    def columns(self):
+        return {**self.dense.columns(), "when": "refitted"}
+
+    def compute(self, load):
+        net = subnetworks.fit_batch_norm(
+            load(self.dense), inliers(self.data, "train"), objective=self.objective, eps=self.eps, epochs=self.epochs,
+            batch_size=self.dense.batch_size, lr=self.lr, seed=self.seed, progress=False,
+        )  # fmt: skip
+        return self._rows(net), net
+
+
 class Shrunk(Derived, frozen=True):
     """The physically smaller network that computes what a structurally pruned one does."""
 
@@ -317,4 +326,4 @@ class Scratch(Derived, frozen=True):
         return self._rows(net), net
 
 
-Network = Trained | Pruned | Masked | Shrunk | Scratch
+Network = Trained | Pruned | Masked | Refitted | Shrunk | Scratch

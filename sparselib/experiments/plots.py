@@ -6,6 +6,7 @@ the figure and its words.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from sparselib.experiments import statistics, words
+from sparselib.experiments.statistics import BETTER, EQUAL, FLOOR, NOT_COMPARABLE, OPEN, WORSE
 
 # Dark mode inverts lightness and keeps the hue, so charts have a white ground and dark ink. The palette is
 # seaborn's "colorblind".
@@ -35,7 +37,10 @@ STYLE: dict[Any, Any] = {
 }
 EVEN = ("sparsity", "size")  # are spaced evenly
 XLABELS = {"size": "weights left", "eps": "radius ε"}
-VERDICTS = {"supported": ("#0173b2", ""), "undecided": ("#dddddd", "..."), "contradicted": ("#de8f05", "///")}
+OUTCOMES = {  # colour and marker
+    BETTER: ("#0173b2", "o"), EQUAL: ("#333333", "D"), OPEN: ("#333333", "s"), WORSE: ("#de8f05", "v"),
+    FLOOR: ("#999999", "s"), NOT_COMPARABLE: ("#999999", "o"),
+}  # fmt: skip
 MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
 
 
@@ -176,29 +181,55 @@ def _bars(found):
     return mean, [below, above]
 
 
-def shares(findings: dict[str, list]) -> Drawing:
-    """Return stacked bars of {scale: findings}, one for each claim and scale, cut by verdict.
+def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
+    """Return a forest plot: for every line the mean difference over seeds with its interval, in points.
 
-    All bars are equally long, for claims have few comparisons or hundreds; the numbers say how many.
+    `table` is that of `tables.contrasts`: a panel for each of the `measures` (across; default: all) and scale (down).
+    The band is ±δ, in which a difference does not matter. What is not comparable is grey and hollow.
     """
-    lines = [(f"{f.claim}, {scale}", f.verdict) for scale, own in findings.items() for f in own]
-    table = pd.DataFrame(lines, columns=["claim", "verdict"])
-    counts = pd.crosstab(table["claim"], table["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
+    if measures:
+        table = pd.concat([table[table["measure"] == name] for name in measures])
+    scales, panels = (list(dict.fromkeys(table[name])) for name in ("scale", "measure"))
+    names = {scale: list(dict.fromkeys(own["line"])) for scale, own in table.groupby("scale", sort=False)}
+    heights = [0.22 * len(names[scale]) + 0.5 for scale in scales]
     with style():
-        fig, axis = plt.subplots(figsize=(7, 0.9 + 0.42 * len(counts)))
-        left = 0 * counts.iloc[:, 0]
-        for name, (colour, hatch) in VERDICTS.items():
-            share = 100 * counts[name] / counts.sum(axis=1)
-            bars = axis.barh(counts.index, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
-            numbers, box = [n or "" for n in counts[name]], {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axis.bar_label(bars, numbers, label_type="center", bbox=box)
-            left = left + share
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.set(xlim=(0, 100), xlabel="% of the comparisons")
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(VERDICTS), frameon=False)
-    said = [f"{bar}: " + ", ".join(f"{n} {name}" for name, n in line.items()) for bar, line in counts.iterrows()]
-    return Drawing(fig, f"Stacked bars. {'; '.join(said)}.")
+        fig, axes = plt.subplots(
+            len(scales), len(panels), figsize=(2.0 + 2.3 * len(panels), sum(heights) + 0.4), squeeze=False,
+            sharey="row", height_ratios=heights, layout="constrained",
+        )  # fmt: skip
+        for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
+            own = table[(table["scale"] == scale) & (table["measure"] == measure)]
+            if len(own):
+                axis.axvspan(-own["delta"].mean(), own["delta"].mean(), color="#eeeeee", zorder=0)
+            axis.axvline(0, color="#777777", linewidth=0.8)
+            for outcome, part in own.groupby("outcome"):
+                colour, marker = OUTCOMES[outcome]
+                place = [names[scale].index(line) for line in part["line"]]
+                bars = [(part["mean"] - part["low"]).clip(upper=1e3), (part["high"] - part["mean"]).clip(upper=1e3)]
+                hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
+                look = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "elinewidth": 1.2}
+                axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
+            axis.set_yticks(range(len(names[scale])), names[scale])
+            axis.set(ylim=(len(names[scale]) - 0.5, -0.5), xlim=_wide(own))
+            axis.grid(axis="y", visible=False)
+            axis.set_title(", ".join(filter(None, [measure, scale if len(scales) > 1 else ""])), wrap=True)
+        for axis in axes[-1]:
+            axis.set_xlabel("difference in points")
+        legend = {}
+        for axis in axes.flat:
+            legend |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        shown = [name for name in OUTCOMES if name in legend]
+        fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=len(shown), frameon=False)
+    told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
+    return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
+
+
+def _wide(own):
+    """Return limits that hold every mean and what is bounded of the intervals, not all of a very wide one."""
+    if not len(own):
+        return -1, 1
+    ends = [own["low"].clip(lower=own["mean"].min() - 15).min(), own["high"].clip(upper=own["mean"].max() + 15).max()]
+    return min(ends[0], -own["delta"].max()) - 1, max(ends[1], own["delta"].max()) + 1
 
 
 def pictures(

@@ -7,79 +7,72 @@ from pydantic import Field, field_validator
 
 from sparselib.experiments import fields, words
 from sparselib.experiments.fields import Figure
-from sparselib.experiments.findings import CHANCE, Comparison
+from sparselib.experiments.findings import Comparison
 
-FRESH = 100  # the first of the fresh seeds
-CONFIRMED = ("msp", "mahalanobis", "knn", "sensnorm", "profile")  # the detectors that they are scored with
+AUTHORS = "sensnorm-ayle"  # SensNorm in the authors' form
 
 
 def networks(p, seed):
-    """The dense network of one seed, and the sparse ones made from it."""
-    dense = p.trained(seed)
-    question = "fresh" if seed in p.fresh() else "rivals"
-    yield {"question": question, "arm": "dense"}, dense
-    for sparsity in filter(None, p.sparsities) if seed not in p.fresh() else ():
-        sparse = p.pruned(dense, p.recipe, sparsity)
-        yield {"question": "rivals", "arm": "sparse"}, sparse
+    """The dense network of one seed, in two phases, and the sparse ones."""
+    start = p.trained(seed)
+    yield {"arm": "dense"}, p.unpruned(start)
+    for sparsity in filter(None, p.sparsities):
+        yield {"arm": "sparse"}, p.pruned(start, p.recipe, sparsity)
 
 
 def measured(p, role, net):
     """What is measured of each: how well each detector tells each anomaly."""
-    yield role, net
-    fresh, dense = role["question"] == "fresh", role["arm"] == "dense"
-    for name, anomaly in product(CONFIRMED if fresh else p.detectors, p.anomalies):
-        yield role, p.detection(net, name, anomaly)
-    variants = ["sensnorm", *p.ablation] if dense and not fresh else ()
-    for name, anomaly in product(variants, p.anomalies):
-        yield {**role, "question": "ablation"}, p.detection(net, name, anomaly)
+    rivals, family = ({**role, "question": name} for name in ("rivals", "family"))
+    yield rivals, net
+    for name, anomaly in product(p.detectors, p.anomalies):
+        yield rivals, p.detection(net, name, anomaly)
+    if role["arm"] == "dense":
+        variants = ["sensnorm", "sensnorm-ayle", *p.ablation]
+        for name, anomaly in product(variants, p.anomalies):
+            yield family, p.detection(net, name, anomaly)
 
 
 class Sensnorm(Figure):
-    """SensNorm against its rivals on attacks, shifts and outliers, dense and sparse; and its ablation."""
+    """SensNorm against its rivals on attacks, shifts and outliers, dense and sparse; and its family."""
 
     number, notebook, claim = 5, "05_sensnorm", "C4"
     blocks: ClassVar[tuple[str, ...]] = ("sensnorm",)
 
     seeds: fields.Seeds
     recipe: fields.OneRecipe = Field(description="how the sparse networks are made: <criterion> <when>")
-    sparsities: fields.Sparsities = Field(description="fractions of weights removed")
+    sparsities: fields.SomeSparsities = Field(description="fractions of weights removed; the first: the endpoint's")
+    rounds: fields.Rounds
     finetune_epochs: fields.Finetuning
     detectors: fields.Detectors = Field(description="detectors to compare, with options if any")
     anomalies: fields.Anomalies = Field(description="pgd:<eps>, <shift>:<severity>, or outliers")
     ablation: fields.Detectors = Field(description="variants of SensNorm, on the dense networks")
-    fresh_seeds: fields.Limit = Field(description="further seeds that confirm the profile; 0: none")
 
     networks, measured = networks, measured
 
     @field_validator("detectors")
     @classmethod
-    def _with_sensnorm(cls, names):
-        if "sensnorm" not in names:
-            raise ValueError(f"must hold 'sensnorm', which all others are compared with, got {names}")
+    def _with_the_compared(cls, names):
+        for name in ("msp", "sensnorm", AUTHORS):
+            fields.holding(name, names)
         return names
 
-    def fresh(self):
-        """Return the further seeds, whose networks nothing was looked at on before."""
-        return range(FRESH, FRESH + self.fresh_seeds)
+    def shown(self):
+        """Return the families of anomalies on which differences are drawn."""
+        return "near", "far", "attacks", "shifts"
 
-    def computed(self):
-        return [*self.seed_list(), *self.fresh()]
+    def primary(self):
+        """Yield the endpoints: the AUROC on near outliers, SensNorm in the authors' form − MSP, dense and sparse."""
+        for arm, at in (("dense", 0.0), ("sparse", next(filter(None, self.sparsities)))):
+            where = {"question": "rivals", "arm": arm, "sparsity": at}
+            own, msp = ({**where, "detector": name} for name in (AUTHORS, "msp"))
+            told = f"{words.detector(AUTHORS)} − {words.detector('msp')}, near outliers, {arm} networks"
+            yield Comparison("C4", told, own, msp, measures=("near",), by="about", primary=True)
 
     def comparisons(self):
-        """Yield what is compared: the claim is about chance ("C4"); the rivals are beyond it ("C4+")."""
-        own = {"question": "rivals", "detector": "sensnorm"}
-        yield Comparison("C4", "SensNorm against chance", own, CHANCE, name="SensNorm", by="about")
-        yield from _against("sensnorm", self.detectors, "rivals")
-
-    def confirmation(self):
-        """Yield what is compared on fresh seeds: the sensitivity profile with the other detectors."""
-        yield from _against("profile", CONFIRMED, "fresh")
-
-
-def _against(detector, rivals, question):
-    """Yield the comparisons of a detector with others on the same networks."""
-    own, name = {"question": question, "detector": detector}, words.detector(detector)
-    for rival in rivals:
-        if rival != detector:
-            told, other = f"{name} against {words.detector(rival)}", {"question": question, "detector": rival}
-            yield Comparison("C4+", told, own, other, name=name, by="about", match=("sparsity",))
+        """Yield what is compared: both forms of SensNorm with every other detector, on the same networks."""
+        for own in (AUTHORS, "sensnorm"):
+            for rival in self.detectors:
+                if rival != own:
+                    of, other = ({"question": "rivals", "detector": name} for name in (own, rival))
+                    told = f"{words.detector(own)} against {words.detector(rival)}"
+                    yield Comparison("C4", told, of, other, by="about", match=("sparsity",))

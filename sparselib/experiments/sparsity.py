@@ -4,15 +4,16 @@ from functools import cache
 from itertools import product
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from sparselib.experiments import fields, words
-from sparselib.experiments.fields import Figure
-from sparselib.experiments.findings import Comparison
+from sparselib.experiments.fields import Figure, recipe, shift
+from sparselib.experiments.findings import AREA, Comparison
 from sparselib.experiments.measurements import Attacked, AutoAttacked, Shifted
 from sparselib.pruning import masks
 
-CONTROLS = ("dense", "fewer epochs", "weight decay", "narrow")  # of the networks trained on noisy labels
+# Of the networks trained on noisy labels; the best of them counts.
+CONTROLS = ("dense", "unpruned", "fewer epochs", "weight decay", "narrow")
 
 
 @cache
@@ -25,6 +26,7 @@ def networks(p, seed):
     """Every network of one seed: the question that it answers, its arm, and itself."""
     start = p.trained(seed)  # what is pruned and then trained on
     yield {"question": "width", "arm": "dense"}, p.dense(seed)
+    yield {"question": "width", "arm": "unpruned"}, p.unpruned(start)
     for how, sparsity in product(p.recipes, filter(None, p.sparsities)):
         yield {"question": "width", "arm": how}, p.pruned(start, how, sparsity)
     for size, arm, net in p.same_size(seed):
@@ -37,29 +39,26 @@ def disturbed(p, role, net):
     """What is measured of each: accuracy clean, under attacks, under shifts."""
     yield role, net
     few = {"model": net, "limit": p.attack_samples}
-    for eps in p.eps_linf:
-        yield role, Attacked(attack="fgsm", eps=eps, **few)
     for radius in p.radii():
-        yield role, Attacked(attack="pgd", steps=p.attack_steps, **radius, **few)
-    for kind in p.shifts:
-        yield role, Shifted(model=net, kind=kind, severity=p.severity)
+        yield role, Attacked(attack="pgd", **p.pgd(), **radius, **few)
+    for kind, severity in map(shift, p.shifts):
+        yield role, Shifted(model=net, kind=kind, severity=severity)
     if p.looked_at_closely(role, net):
         yield from closer(p, {**role, "question": "radius"}, net)
 
 
 def closer(p, role, net):
-    """The closer look at two networks a seed: over the radius, and AutoAttack."""
+    """The closer look at three networks a seed: over the radius, and AutoAttack."""
     few = {"model": net, "limit": p.attack_samples}
     yield role, net
     for eps in p.curve_linf:
         yield role, Attacked(attack="fgsm", eps=eps, **few)
-        yield role, Attacked(attack="pgd", eps=eps, steps=p.attack_steps, **few)
+        yield role, Attacked(attack="pgd", eps=eps, **p.pgd(), **few)
     for eps in p.curve_l2:
-        pgd = {"attack": "pgd", "norm": "l2", "eps": eps, "steps": p.attack_steps}
-        yield role, Attacked(**pgd, **few)
-    if p.autoattack_samples:
+        yield role, Attacked(attack="pgd", norm="l2", eps=eps, **p.pgd(), **few)
+    if p.autoattack_samples and net.seed < p.autoattack_seeds and role["arm"] != "dense":
         fewer = {"eps": p.autoattack_eps, "limit": p.autoattack_samples}
-        yield role, AutoAttacked(model=net, steps=p.attack_steps, **fewer)
+        yield role, AutoAttacked(model=net, **p.pgd(), **fewer)
 
 
 def scored(p, role, net):
@@ -77,6 +76,8 @@ class SparsityGrid(Figure):
     seeds: fields.Seeds
     recipes: fields.Recipes = Field(description="same width: criterion, time, units")
     sparsities: fields.SomeSparsities = Field(description="same width: weights removed")
+    headline_sparsity: fields.Share = Field(description="the first recipe at this is the claim's endpoint")
+    rounds: fields.Rounds
     finetune_epochs: fields.Finetuning
     wide_width: fields.Count = Field(description="same size: width of what is pruned to narrow sizes")
     narrow_widths: list[fields.Count] = Field(description="same size: widths of the dense networks")
@@ -87,25 +88,32 @@ class SparsityGrid(Figure):
     noisy_sparsities: fields.SomeSparsities = Field(description="noisy labels: weights removed")
 
     networks = networks
-    about: ClassVar[dict] = {}  # the rows that count
+
+    @model_validator(mode="after")
+    def _headline_among_the_sparsities(self):
+        if self.headline_sparsity not in self.sparsities:
+            raise ValueError(f"headline_sparsity must be among {self.sparsities}, got {self.headline_sparsity}")
+        return self
 
     def dense(self, seed, **changed):
-        """Return a dense network that trains as long as a sparse one, before and after pruning together."""
+        """Return a dense network that trains in one phase, as long as a sparse one before and after pruning."""
         return self.trained(seed, epochs=self.epochs + self.finetune_epochs, **changed)
 
     def same_size(self, seed):
-        """Yield (weights, arm, network): narrow dense networks, a wide one pruned to their sizes, and it itself."""
+        """Yield (weights, arm, network): narrow networks, in one phase and in two, a wide one pruned to their sizes."""
         wide = self.trained(seed, width=self.wide_width)
         for width in self.narrow_widths:
-            narrow, how = self.dense(seed, width=width), "magnitude after"
+            narrow, how = self.trained(seed, width=width), "magnitude after"
             size = weights(narrow)
             if size < weights(wide):
-                yield size, "dense", narrow
+                yield size, "dense", self.dense(seed, width=width)
+                yield size, "unpruned", self.unpruned(narrow)
                 yield size, how, self.pruned(wide, how, 1 - size / weights(wide))
         yield weights(wide), "dense", self.dense(seed, width=self.wide_width)
+        yield weights(wide), "unpruned", self.unpruned(wide)
 
     def noisy_labels(self, seed):
-        """Yield (arm, network), all trained on noisy labels and equally long: dense, the controls, the sparse ones."""
+        """Yield (arm, network), all trained on noisy labels and equally long: the controls, the sparse ones."""
         usual, quarter = {"width": self.noisy_width, "label_noise": self.label_noise}, max(1, self.noisy_width // 4)
         yield "dense", self.trained(seed, epochs=self.noisy_epochs, **usual)
         yield "fewer epochs", self.trained(seed, epochs=max(1, self.noisy_epochs // 4), **usual)
@@ -113,24 +121,32 @@ class SparsityGrid(Figure):
         yield "narrow", self.trained(seed, epochs=self.noisy_epochs, **{**usual, "width": quarter})
         after = self.noisy_epochs // 3
         start = self.trained(seed, epochs=self.noisy_epochs - after, **usual)
+        yield "unpruned", self.unpruned(start, epochs=after)
         for how, sparsity in product(self.noisy_recipes, filter(None, self.noisy_sparsities)):
             yield how, self.pruned(start, how, sparsity, epochs=after)
 
-    def comparisons(self):
-        """Yield what is compared for the claim, in three questions; the last has four controls."""
-        for question in ("width", "size", "noise"):
-            yield from self.compared(question)
+    def headline(self):
+        """Return the columns of the claim's endpoint and of its partner, at the same width."""
+        of = {"question": "width", "arm": self.recipes[0], "sparsity": self.headline_sparsity}
+        return of, {"question": "width", "arm": partner(self.recipes[0])}
 
-    def compared(self, question):
-        """Yield what is compared in one question."""
-        arms, controls, match, told = {
-            "width": (self.recipes, ("dense",), (), "same width, against dense"),
-            "size": (("magnitude after",), ("dense",), ("size",), "same size, against narrow and dense"),
-            "noise": (self.noisy_recipes, CONTROLS, (), "noisy labels, against {}"),
-        }[question]
-        for control in controls:
-            of, against = ({"question": question, **self.about, "arm": arm} for arm in (tuple(arms), control))
-            yield Comparison("C1", told.format(words.ARMS[control]), of, against, match=match)
+    def comparisons(self):
+        """Yield what is compared: arms with the unpruned network in the same phases, and under noisy labels."""
+        for arms, control in ((self.recipes, "dense"), (self.recipes, "unpruned")):
+            own = tuple(how for how in arms if partner(how) == control)
+            of, against = {"question": "width", "arm": own}, {"question": "width", "arm": control}
+            yield Comparison("C1a", f"same width, against {words.ARMS[control]}", of, against)
+        for control in ("unpruned", "dense"):
+            of, against = {"question": "size", "arm": "magnitude after"}, {"question": "size", "arm": control}
+            told = f"same size, against narrow, {words.ARMS[control]}"
+            yield Comparison("C1b", told, of, against, match=("size",))
+        of, against = ({"question": "noise", "arm": arms} for arms in (tuple(self.noisy_recipes), CONTROLS))
+        yield Comparison("C1", "noisy labels, against the best control", of, against, best=True)
+
+
+def partner(how):
+    """Return the arm that trains in the phases of a recipe, and is not pruned."""
+    return "unpruned" if recipe(how).when == "after" else "dense"
 
 
 class Robustness(SparsityGrid):
@@ -140,16 +156,16 @@ class Robustness(SparsityGrid):
     blocks: ClassVar[tuple[str, ...]] = ("grid", "robustness")
 
     eps_linf: fields.Radii = Field(description="radii of the attacks in L∞, in pixel units")
-    eps_l2: fields.Radii = Field(description="radii of the attacks in L2")
+    eps_l2: fields.SomeRadii = Field(description="radii of the attacks in L2, if any")
     curve_linf: fields.Radii = Field(description="a closer look: in L∞")
     curve_l2: fields.Radii = Field(description="a closer look: in L2")
     attack_steps: fields.AttackSteps
+    attack_restarts: fields.AttackRestarts
     attack_samples: fields.AttackSamples
     autoattack_eps: fields.Positive = Field(description="radius of AutoAttack, in L∞")
     autoattack_samples: fields.Limit = Field(description="AutoAttack this many test images; 0: none")
-    autoattack_sparsity: fields.Share = Field(description="closer look: dense, and the first recipe at this")
+    autoattack_seeds: fields.Limit = Field(description="and only the networks of so many seeds")
     shifts: fields.Shifts
-    severity: fields.Severity
 
     measured = disturbed
 
@@ -159,9 +175,22 @@ class Robustness(SparsityGrid):
         return [{"norm": norm, "eps": eps} for norm in found for eps in found[norm]]
 
     def looked_at_closely(self, role, net):
-        """Return whether the network is one of the two of the closer look."""
-        sparse = role["arm"] == self.recipes[0] and net.columns()["sparsity"] == self.autoattack_sparsity
-        return role["question"] == "width" and (role["arm"] == "dense" or sparse)
+        """Return whether the network is one of the three of the closer look."""
+        sparse = role["arm"] == self.recipes[0] and net.columns()["sparsity"] == self.headline_sparsity
+        return role["question"] == "width" and (role["arm"] in ("dense", "unpruned") or sparse)
+
+    def shown(self):
+        """Return the measures whose differences are drawn."""
+        return "clean", AREA, "shifts, mean"
+
+    def primary(self):
+        """Yield the endpoints: the area under the accuracy over the radius, at the same width and at the same size."""
+        of, control = self.headline()
+        told = f"{words.arm(of['arm'])} {self.headline_sparsity:g} − {words.arm(control['arm'])}"
+        yield Comparison("C1a", told, of, control, measures=(AREA,), primary=True)
+        of, control = ({"question": "size", "arm": arm} for arm in ("magnitude after", "unpruned"))
+        told = f"wide, pruned − narrow, {words.ARMS['unpruned']}, at the same number of weights"
+        yield Comparison("C1b", told, of, control, measures=(AREA,), match=("size",), primary=True)
 
 
 class AnomalyDetection(SparsityGrid):
@@ -174,4 +203,19 @@ class AnomalyDetection(SparsityGrid):
     anomalies: fields.Anomalies = Field(description="pgd:<eps>, <shift>:<severity>, or outliers")
 
     measured = scored
-    about = {"task": "anomaly"}
+
+    @field_validator("detectors")
+    @classmethod
+    def _with_msp(cls, names):
+        return fields.holding("msp", names)
+
+    def shown(self):
+        """Return the measures whose differences are drawn: of MSP, on outliers and on all anomalies."""
+        return [f"{words.detector('msp')}, {about}" for about in ("outliers", "all anomalies" + words.TOLD["ror"])]
+
+    def primary(self):
+        """Yield the endpoints of MSP: the AUROC on near and far outliers, and what is right or rejected of all."""
+        of, control = self.headline()
+        told = f"{words.arm(of['arm'])} {self.headline_sparsity:g} − {words.arm(control['arm'])}"
+        for measure in self.shown():
+            yield Comparison("C1c", f"{told}, {measure}", of, control, measures=(measure,), primary=True)

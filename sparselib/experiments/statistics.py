@@ -1,23 +1,35 @@
-"""Statistics over seeds, and the rule that turns them into verdicts.
+"""Statistics over seeds, and the rule that turns a difference into an outcome.
 
-A *contrast* is one comparison of two networks, paired by seed: the differences, seed by seed, of one measure. A claim
-is tested on a family of contrasts, one for each sparsity (and criterion) tried. All intervals of a family hold
-together with the level's probability (Bonferroni; Student's t over seeds).
+A *contrast* is one comparison of two networks in one measure, paired by seed: the mean difference with the interval of
+Student's t at the level of 95 %. δ (`delta`) is the smallest difference that would matter. Its outcome:
 
-"Better somewhere" is supported if at least one interval lies above 0, and contradicted if every one lies below the
-margin, the smallest difference that would matter. "As good" is supported if at least one lies above −margin, and
-contradicted if every one lies below it. All else is undecided: one seed decides nothing.
+    better, worse    the interval lies above 0, below 0 ("by less than δ" where it ends before ±δ)
+    equal            the interval lies within ±δ
+    open             neither: the seeds cannot tell
+    floor            both arms lie within 2 points of 0, of chance or of 100: there is nothing to compare
+    not comparable   the arm's clean accuracy is more than 2 points below its partner's (the *gate*)
+
+Only the primary endpoints are corrected for their number (Holm 1979); all else is exploratory.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from sparselib import checks
 
+BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "open"
+FLOOR, NOT_COMPARABLE = "floor", "not comparable"
+OUTCOMES = (BETTER, EQUAL, OPEN, WORSE, FLOOR, NOT_COMPARABLE)
+NEAR = 2.0  # points: so near to 0, chance or 100 there is nothing to compare
+GATE = 2.0  # points of clean accuracy that an arm may lie below its partner
+LEVEL = 0.95
 
-def interval(values, level=0.95):
+
+def interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
     """Return (mean, low, high): Student's t interval of the mean of independent values, one per seed.
 
     With a single value the interval is unbounded: low = −inf, high = inf. Raises ValueError when empty or not finite.
@@ -35,23 +47,36 @@ def interval(values, level=0.95):
 
 @dataclass(frozen=True)
 class Contrast:
-    """Mean difference over `n` seeds with its interval [low, high], in the units of the measure.
+    """The differences of one measure, seed by seed: their mean, its interval [low, high], and what it comes to."""
 
-    `effect` is Cohen's d of paired samples, mean / standard deviation of the differences (NaN where that is 0).
-    """
-
-    label: str
-    n: int
+    differences: tuple[float, ...]
     mean: float
     low: float
     high: float
-    effect: float
+    outcome: str
+    delta: float
 
     def __str__(self):
         return f"{self.mean:+.1f} [{self.low:.1f}, {self.high:.1f}]"
 
+    @property
+    def small(self) -> bool:
+        """Whether it is better or worse, but by less than δ as far as the interval says."""
+        better, worse = self.outcome == BETTER, self.outcome == WORSE
+        return (better and self.high < self.delta) or (worse and self.low > -self.delta)
 
-def paired(treated, control):
+    @property
+    def told(self) -> str:
+        """The outcome in words, see `told`."""
+        return told(self.outcome, self.small, self.delta)
+
+
+def told(outcome: str, small: bool, delta: float) -> str:
+    """Return an outcome in words: "better by less than 2" where it is `small`."""
+    return f"{outcome} by less than {delta:.2g}" if small else outcome
+
+
+def paired(treated: Mapping[int, float], control: Mapping[int, float]) -> np.ndarray:
     """Return the differences treated − control of two {seed: value} mappings, in the order of the seeds.
 
     Raises ValueError unless both have the same seeds: a pair without its partner says nothing.
@@ -61,33 +86,73 @@ def paired(treated, control):
     return np.array([treated[seed] - control[seed] for seed in sorted(treated)], dtype=np.float64)
 
 
-def contrasts(family, level=0.95):
-    """Return a Contrast for each entry {label: differences over seeds} of a family; the intervals hold together."""
-    if not family:
-        raise ValueError("family must hold at least one contrast")
-    found = []
-    for label, differences in family.items():
-        differences = np.asarray(differences, dtype=np.float64)
-        mean, low, high = interval(differences, 1 - (1 - level) / len(family))
-        spread = differences.std(ddof=1) if len(differences) > 1 else 0.0
-        effect = mean / spread if spread > 0 else float("nan")
-        found.append(Contrast(label, len(differences), mean, low, high, float(effect)))
+def contrast(
+    differences: ArrayLike, delta: float, *, level: float = LEVEL, comparable: bool = True, floor: bool = False
+) -> Contrast:
+    """Return the Contrast of differences, one per seed, by the rule above.
+
+    Args: delta: at least 0, in the units of the measure. comparable: whether the gate is passed. floor: see `at_floor`.
+    """
+    checks.number("delta", delta, 0)
+    values = np.asarray(differences, dtype=np.float64)
+    mean, low, high = interval(values, level)
+    if not comparable:
+        outcome = NOT_COMPARABLE
+    elif floor:
+        outcome = FLOOR
+    elif low > 0:
+        outcome = BETTER
+    elif high < 0:
+        outcome = WORSE
+    else:
+        outcome = EQUAL if low > -delta and high < delta else OPEN
+    return Contrast(tuple(values.tolist()), mean, low, high, outcome, float(delta))
+
+
+def at_floor(one: float, other: float, chance: float | None = None) -> bool:
+    """Return whether two means in percent are both within 2 points of 0, of `chance`, or of 100."""
+    return any(abs(one - end) <= NEAR and abs(other - end) <= NEAR for end in (0.0, 100.0, chance) if end is not None)
+
+
+def p_value(differences: ArrayLike) -> float:
+    """Return the two-sided p of Student's t for a mean of 0; 1 for a single difference, 0 for equal ones but 0."""
+    values = np.asarray(differences, dtype=np.float64)
+    if len(values) < 2:
+        return 1.0
+    spread = values.std(ddof=1) / np.sqrt(len(values))
+    if not spread:
+        return 0.0 if values.any() else 1.0
+    return float(2 * stats.t.sf(abs(values.mean()) / spread, len(values) - 1))
+
+
+def p_no_worse(differences: ArrayLike, delta: float) -> float:
+    """Return twice the one-sided p of Student's t for a loss of δ or more: below 0.05, such a loss is excluded."""
+    values = np.asarray(differences, dtype=np.float64) + delta
+    p = p_value(values)
+    return p if values.mean() > 0 else 1.0
+
+
+def p_worse(differences: ArrayLike, delta: float) -> float:
+    """Return twice the one-sided p of Student's t for a loss of δ or less: below 0.05, the loss is larger than δ."""
+    return p_no_worse(-np.asarray(differences, dtype=np.float64), -delta)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p values corrected for their number (Holm 1979): below 0.05, the family's error is below it, too."""
+    order, found, largest = np.argsort(p_values, kind="stable"), [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        found[index] = largest
     return found
 
 
-def better_somewhere(found, margin):
-    """Return "supported", "contradicted" or "undecided": at least one of the contrasts is a gain."""
-    checks.number("margin", margin, 0)
-    return _decided(found, above=0, below=margin)
+def detectable(differences: ArrayLike, power: float = 0.8, level: float = LEVEL) -> float:
+    """Return the smallest true difference that so many seeds would find with this probability, at their spread.
 
-
-def as_good(found, margin):
-    """Return "supported", "contradicted" or "undecided": at least one of the contrasts is no loss of the margin."""
-    checks.number("margin", margin, 0)
-    return _decided(found, above=-margin, below=-margin)
-
-
-def _decided(found, above, below):
-    if any(c.low > above for c in found):
-        return "supported"
-    return "contradicted" if all(c.high < below for c in found) else "undecided"
+    (t_{(1 + level)/2} + t_{power})·s/√n, infinite for a single seed.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if len(values) < 2:
+        return float("inf")
+    quantiles = stats.t.ppf((1 + level) / 2, len(values) - 1) + stats.t.ppf(power, len(values) - 1)
+    return float(quantiles * values.std(ddof=1) / np.sqrt(len(values)))

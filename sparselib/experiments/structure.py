@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from sparselib.experiments import fields, words
+from sparselib.experiments import fields, statistics, words
 from sparselib.experiments.fields import Figure, detector, recipe
-from sparselib.experiments.findings import Comparison
+from sparselib.experiments.findings import Comparison, Endpoint, compare, select
 from sparselib.experiments.measurements import Attacked, Certified, Ensembled, Scored
 from sparselib.experiments.networks import Scratch, Shrunk
 
@@ -15,7 +15,7 @@ from sparselib.experiments.networks import Scratch, Shrunk
 def networks(p, seed):
     """Every network at every size: members; trained on noise; trained on attacks."""
     for i in range(p.members):
-        for arm, net in p.family(seed * p.members + i):
+        for arm, net in p.family(seed, member=i):
             yield {"question": "member" if i else "first", "arm": arm}, net
     for arm, net in p.family(seed, noise=p.sigma):
         yield {"question": "smoothing", "arm": arm}, net
@@ -28,6 +28,7 @@ def measured(p, role, net):
     yield role, net
     if role["question"] == "first" and role["arm"] != "scratch":
         detectors = {**role, "question": "detectors"}
+        yield detectors, net
         for text, anomaly in product(p.gradient_detectors, p.anomalies):
             yield detectors, p.detection(net, text, anomaly)
         for name, options in map(detector, p.gradient_detectors):
@@ -36,13 +37,14 @@ def measured(p, role, net):
         noise = {"sigma": p.sigma, "radius": p.radius, "n": p.certify_n}
         yield role, Certified(model=net, limit=p.certify_samples, **noise)
     if role["question"] == "adversarial":
-        yield role, Attacked(model=net, attack="pgd", eps=p.eps)
+        few = {"eps": p.eps, "limit": p.attack_samples}
+        yield role, Attacked(model=net, attack="pgd", **p.pgd(), **few)
         yield role, p.ensemble(net)
 
 
 def ensembles(p, seed):
     """The ensemble of each size, and its first member by itself."""
-    families = [p.family(seed * p.members + i) for i in range(p.members)]
+    families = [p.family(seed, member=i) for i in range(p.members)]
     for found in zip(*families, strict=True):
         arm, nets = found[0][0], [net for _, net in found]
         yield {"question": "ensemble", "arm": arm}, p.ensemble(nets[0])
@@ -59,6 +61,7 @@ class StructureAndCost(Figure):
     recipe: fields.OneRecipe = Field(description="how units are removed: <criterion> <when> units")
     unit_sparsities: fields.SomeSparsities = Field(description="fractions of weights removed with whole units")
     scratch_sparsities: list[fields.Sparsity] = Field(description="sizes that are also trained from scratch")
+    rounds: fields.Rounds
     finetune_epochs: fields.Finetuning
     lr: fields.Positive = Field(description="highest learning rate of every training")
     members: fields.Count = Field(description="networks in an ensemble")
@@ -67,6 +70,9 @@ class StructureAndCost(Figure):
     radius: fields.Positive = Field(description="L2 radius at which accuracy is certified")
     certify_n: fields.Count = Field(description="noisy copies of each image for a certificate")
     certify_samples: fields.Count = Field(description="certify this many test images")
+    attack_steps: fields.AttackSteps
+    attack_restarts: fields.AttackRestarts
+    attack_samples: fields.AttackSamples
     anomalies: fields.Anomalies = Field(description="pgd:<eps>, <shift>:<severity>, or outliers")
     gradient_detectors: fields.Detectors = Field(description="detectors whose cost and quality are measured")
 
@@ -81,13 +87,14 @@ class StructureAndCost(Figure):
             raise ValueError(f"scratch_sparsities must be among unit_sparsities {sizes}, got {self.scratch_sparsities}")
         return self
 
-    def family(self, seed, **changed):
+    def family(self, seed, member=0, **changed):
         """Return [("dense", …), ("shrunk", …), …, ("scratch", …), …]: a network at every size, the control at some.
 
-        All train equally long, the shrunk ones before and after pruning together.
+        All train equally long, and in the same two phases but for those from scratch. Members have weights of their
+        own; all see the data of the seed.
         """
-        start = self.trained(seed, lr=self.lr, **changed)
-        dense = self.trained(seed, lr=self.lr, epochs=self.epochs + self.finetune_epochs, **changed)
+        start = self.trained(seed * self.members + member, data=self.data(seed), lr=self.lr, **changed)
+        dense = self.unpruned(start, lr=self.lr)
         shrunk = {
             sparsity: Shrunk(pruned=self.pruned(start, self.recipe, sparsity, lr=self.lr))
             for sparsity in filter(None, self.unit_sparsities)
@@ -109,33 +116,60 @@ class StructureAndCost(Figure):
     def subjects(self):
         """Yield (name, columns): the methods, by the rows that they are judged by; MSP needs no gradient."""
         gradients = tuple(text for text in self.gradient_detectors if text != "msp")
-        yield f"ensemble of {self.members}", {"question": "ensemble", "members": self.members}
+        yield f"ensembles of {self.members}", {"question": "ensemble", "members": self.members}
         yield "adversarial training", {"question": "adversarial", "task": ("clean", "attack")}
         yield "randomized smoothing", {"question": "smoothing", "task": "certificate"}
         yield "gradient detectors", {"question": "detectors", "detector": gradients}
 
     def comparisons(self):
-        """Yield what is compared for the claim: shrunk networks with dense ones, and an ensemble at equal cost."""
-        yield from self.as_good()
-        yield self.equal_cost()
-
-    def as_good(self):
-        """Yield the comparisons of shrunk networks with dense ones, by method."""
+        """Yield what is compared, by method: shrunk networks with dense ones, and with those from scratch."""
         for name, of in self.subjects():
-            shrunk, dense = ({**of, "arm": arm} for arm in ("shrunk", "dense"))
-            yield Comparison("C3", "shrunk as good as dense", shrunk, dense, name=name, keeps=True)
-
-    def equal_cost(self, arm="shrunk"):
-        """Return the comparison of an ensemble of small networks with one dense network of no less cost."""
+            for arm, control, match in (("shrunk", "dense", ()), ("shrunk", "scratch", ("sparsity",))):
+                if control == "dense" or (name != "gradient detectors" and self.scratch_sparsities):
+                    told = f"{name}: {words.ARMS[arm]} against {words.ARMS[control]}"
+                    own = {"sparsity": tuple(self.scratch_sparsities)} if match else {}
+                    yield Comparison("C3", told, {**of, **own, "arm": arm}, {**of, "arm": control}, match=match)
         of, one = ({"question": "ensemble", "members": n} for n in (self.members, 1))
-        told = f"{self.members} {words.ARMS[arm]} members against one dense network, at no more multiplications"
-        name = f"ensemble of {self.members}"
-        return Comparison("C3", told, {**of, "arm": arm}, {**one, "arm": "dense"}, name=name, affordable=True)
+        told = f"{self.members} shrunk members against one dense network"
+        yield Comparison("C3", told, {**of, "arm": "shrunk"}, {**one, "arm": "dense"})
 
-    def from_scratch(self):
-        """Yield a control of the claim: shrunk networks against those of their shapes, newly trained."""
-        told = "shrunk against from scratch at the same size"
-        single = ("one network", {"question": "ensemble", "members": 1})
-        for name, of in (single, *tuple(self.subjects())[:3]):
-            shrunk, scratch = ({**of, "arm": arm} for arm in ("shrunk", "scratch"))
-            yield Comparison("C3", told, shrunk, scratch, name=name, match=("sparsity",))
+    def shown(self):
+        """Return the measures that the endpoint rests on, whose differences are drawn."""
+        return "clean", f"{words.detector('msp')}, near"
+
+    def primary(self):
+        """Yield what the endpoint rests on: an ensemble of shrunk networks against the dense one, in two measures."""
+        of = {"question": "ensemble", "members": self.members}
+        for measure in self.shown():
+            told = f"ensemble of {self.members}, shrunk − dense, {measure}"
+            yield Comparison("C3", told, {**of, "arm": "shrunk"}, {**of, "arm": "dense"}, measures=(measure,))
+
+    def endpoints(self, rows, delta):
+        """Return the endpoint: the least share of the multiplications at which neither measure is worse by δ.
+
+        The sizes are tested from the largest to the smallest, until one fails: so none is chosen among several.
+        """
+        found = compare(self.primary(), rows, delta=delta)
+        single = select(rows, {"task": "ensemble", "metric": "macs", "members": self.members})
+        macs = single.groupby(["arm", "sparsity"])["value"].mean()
+        least, p, outcome, last = 1.0, 1.0, statistics.OPEN, None
+        for at, share in sorted((macs["shrunk"] / macs["dense"].iloc[0]).items()):
+            both = [f.contrast for f in found if f.label == f"sparsity {at:g}"]
+            if len(both) < 2:
+                return []  # one of the measures was not taken
+            risk = max(statistics.p_no_worse(c.differences, delta) for c in both)
+            closer = min(both, key=lambda c: c.low)
+            if last is None:  # the largest size
+                p, last = risk, closer
+                harm = 2 * min(statistics.p_worse(c.differences, delta) for c in both)  # in either of two measures
+                if harm < 1 - statistics.LEVEL:
+                    p, outcome = harm, statistics.WORSE
+            if risk >= 1 - statistics.LEVEL:
+                break
+            least, outcome, last = float(share), statistics.BETTER, closer
+        if last is None:
+            return []
+        number = f"{100 * least:.0f} % of the multiplications (the closer of two: {last})"
+        told = f"ensemble of {self.members} shrunk, accuracy and near AUROC not worse than dense by {delta:g}"
+        power = statistics.detectable(last.differences)
+        return [Endpoint("C3", told, number, outcome, p, power, last.differences, delta)]

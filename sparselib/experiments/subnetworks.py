@@ -3,41 +3,47 @@
 from itertools import product
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sparselib.experiments import fields
-from sparselib.experiments.fields import Figure
+from sparselib import models
+from sparselib.experiments import fields, words
+from sparselib.experiments.fields import Figure, detector, shift
 from sparselib.experiments.findings import Comparison
-from sparselib.experiments.measurements import Attacked, Shifted
-from sparselib.experiments.networks import Masked
+from sparselib.experiments.measurements import Attacked, Evaded, Shifted
+from sparselib.experiments.networks import Masked, Refitted
 
 
 def networks(p, seed):
     """The dense network of one seed, masks learnt over its weights, the controls."""
-    dense, blank = p.trained(seed), p.trained(seed, epochs=0)
+    dense, blank = p.trained(seed), p.trained(seed, epochs=0, weights=None)
     plain = {"learnt": False, "base": "trained", "batch_norm": "frozen"}
+    learnt, restated = {**plain, "learnt": True}, {**plain, "batch_norm": "restated"}
     yield {**plain, "arm": "dense"}, dense
-    for sparsity in filter(None, p.mask_sparsities):
-        for arm in p.objectives:
-            yield {**plain, "learnt": True, "arm": arm}, p.mask(dense, arm, sparsity)
-        for arm, state in product(("magnitude", "random"), ("frozen", "restated")):
-            net = p.unlearnt(dense, arm, sparsity, batch_norm=state)
-            yield {**plain, "batch_norm": state, "arm": arm}, net
+    for sparsity, arm in product(filter(None, p.mask_sparsities), p.objectives):
+        yield {**learnt, "arm": arm}, p.mask(dense, arm, sparsity)
+    for sparsity, arm in product(filter(None, p.mask_sparsities), p.controls):
+        net = p.unlearnt(dense, arm, sparsity, batch_norm="restated")
+        yield {**restated, "arm": arm}, net
     # Restated: the statistics of an untrained network say nothing.
-    arm = "adversarial" if "adversarial" in p.objectives else p.objectives[0]
-    restated = {"learnt": True, "batch_norm": "restated", "arm": arm}
-    for base, start in (("trained", dense), ("untrained", blank)):
-        net = p.mask(start, arm, max(p.mask_sparsities), batch_norm="restated")
-        yield {**restated, "base": base}, net
+    start = {"sparsity": p.mask_sparsities[0], "batch_norm": "restated"}
+    for base, net in (("trained", dense), ("untrained", blank)):
+        role = {**restated, "learnt": True, "base": base, "arm": "adversarial"}
+        yield role, p.mask(net, "adversarial", **start)
+    for net in p.refitted(dense):  # the same budget, spent on batch-norm alone
+        yield {**plain, "batch_norm": "learnt", "arm": "scales"}, net
 
 
 def measured(p, role, net):
     """What is measured of each: accuracy clean, attacked, shifted; detection."""
     yield role, net
-    attack = {"eps": p.eps, "steps": p.attack_steps, "limit": p.attack_samples}
-    yield role, Attacked(model=net, attack="pgd", **attack)
-    for kind in p.shifts:
-        yield role, Shifted(model=net, kind=kind, severity=p.severity)
+    few = {"model": net, "eps": p.eps, "limit": p.attack_samples}
+    yield role, Attacked(attack="pgd", **p.pgd(), **few)
+    for text in p.evaded:
+        name, options = detector(text)
+        attack = {"detector": name, "options": options, "steps": p.attack_steps}
+        yield role, Evaded(**attack, **few)
+    for kind, severity in map(shift, p.shifts):
+        yield role, Shifted(model=net, kind=kind, severity=severity)
     for name, anomaly in product(p.detectors, p.anomalies):
         yield role, p.detection(net, name, anomaly)
 
@@ -53,17 +59,26 @@ class Subnetworks(Figure):
     mask_epochs: fields.Count = Field(description="epochs of learning a mask")
     mask_lr: fields.Positive = Field(description="learning rate of the scores behind a mask")
     objectives: fields.Objectives = Field(description="what masks are learnt for")
+    controls: fields.Controls = Field(description="masks that are not learnt: magnitude, random")
     eps: fields.Positive = Field(description="radius of the attacks in L∞, in learning and test")
     noise: fields.Positive = Field(description="deviation of the noise of the objective shift")
     outliers: fields.Synthetic = Field(description="outliers of the objective outlier, not tested on")
     shifts: fields.Shifts
-    severity: fields.Severity
     detectors: fields.Detectors = Field(description="detectors, with options if any")
     anomalies: fields.Anomalies = Field(description="pgd:<eps>, <shift>:<severity>, or outliers")
+    evaded: fields.Attackable = Field(description="detectors that an adaptive attack evades")
     attack_steps: fields.AttackSteps
+    attack_restarts: fields.AttackRestarts
     attack_samples: fields.AttackSamples
 
     networks, measured = networks, measured
+
+    @field_validator("objectives")
+    @classmethod
+    def _with_attacks(cls, names):
+        if "adversarial" not in names:
+            raise ValueError(f"must hold 'adversarial', which the claim's endpoint is about, got {names}")
+        return names
 
     @model_validator(mode="after")
     def _outliers_unseen(self):
@@ -84,18 +99,53 @@ class Subnetworks(Figure):
         init = {"magnitude": "hydra", "random": "edge-popup"}[how]
         return Masked(dense=dense, epochs=0, init=init, sparsity=sparsity, **changed)
 
+    def refitted(self, dense):
+        """Yield the control whose batch-norm is learnt as a mask would be, where there is batch-norm."""
+        if any(layer.affine for layer in models.batch_norms(dense.initial())):
+            yield Refitted(dense=dense, objective="adversarial", eps=self.eps, epochs=self.mask_epochs, lr=self.mask_lr)
+
+    def shown(self):
+        """Return the measures whose differences are drawn."""
+        attacked = words.attack("pgd", "linf", self.eps)
+        return "clean", attacked, f"{words.detector(self.evaded[0])}, {words.EVASION['ror']}"
+
+    def primary(self):
+        """Yield the endpoint: right or rejected under attack, learnt at the first sparsity − the dense network."""
+        of = {"learnt": True, "base": "trained", "batch_norm": "frozen", "arm": "adversarial"}
+        at, name, measure = self.mask_sparsities[0], words.detector(self.evaded[0]), self.shown()[-1]
+        told = f"{words.arm('adversarial')}, {at:g} of the weights removed − dense, right or rejected by {name}"
+        yield Comparison("C2", told, {**of, "sparsity": at}, {"arm": "dense"}, measures=(measure,), primary=True)
+
     def comparisons(self):
-        """Yield what is compared for the claim; masks under restated statistics are a question of their own.
-
-        There, something else than the mask was fitted.
-        """
+        """Yield what is compared: learnt masks and the controls, each with the dense network; the pre-training."""
+        learnt = {"learnt": True, "base": "trained"}
         for state, said in (("frozen", ""), ("restated", ", statistics restated")):
-            of = {"learnt": True, "base": "trained", "batch_norm": state}
-            yield Comparison("C2", f"learnt masks{said}, against dense", of, {"arm": "dense"})
-            largest = {"arm": "magnitude", "batch_norm": state}
-            yield Comparison("C2", f"learnt masks{said}, against the largest weights", of, largest, match=("sparsity",))
-
-    def pretraining(self):
-        """Yield a control of the claim: masks over trained weights against those over untrained ones."""
+            yield Comparison("C2", f"learnt masks{said}", {**learnt, "batch_norm": state}, {"arm": "dense"})
+            own = {"learnt": False, "arm": tuple(self.controls), "batch_norm": state}
+            yield Comparison("C2", f"masks that are not learnt{said}", own, {"arm": "dense"})
+        yield Comparison("C2", "batch-norm learnt instead", {"arm": "scales"}, {"arm": "dense"})
         of, blank = ({"learnt": True, "base": w, "batch_norm": "restated"} for w in ("trained", "untrained"))
-        yield Comparison("C2", "trained against untrained weights", of, blank, match=("arm", "sparsity"))
+        yield Comparison("C2, pre-training", "trained against untrained weights", of, blank, match=("arm", "sparsity"))
+
+
+def own_networks(p, seed):
+    """The network that is asked, masks learnt over its weights, the controls."""
+    at, dense = p.mask_sparsities[0], p.trained(seed)
+    plain = {"learnt": False, "base": "trained", "batch_norm": "frozen"}
+    yield {**plain, "arm": "dense"}, dense
+    for arm in p.objectives:
+        yield {**plain, "learnt": True, "arm": arm}, p.mask(dense, arm, at)
+    for arm, state in product(p.controls, ("frozen", "restated")):
+        net = p.unlearnt(dense, arm, at, batch_norm=state)
+        yield {**plain, "batch_norm": state, "arm": arm}, net
+    for net in p.refitted(dense):  # the same budget, spent on batch-norm alone
+        yield {**plain, "batch_norm": "learnt", "arm": "scales"}, net
+
+
+class Pretrained(Subnetworks):
+    """The question of C2, asked of a network that was trained by others."""
+
+    number, notebook = 7, "07_a_network_of_others"
+    blocks: ClassVar[tuple[str, ...]] = ("subnetworks", "pretrained")
+
+    networks = own_networks

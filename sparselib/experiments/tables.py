@@ -1,13 +1,12 @@
 """What pages tell of rows and findings: measures of all scales together, for drawing, and the tables of the pages."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from sparselib.experiments import words
-from sparselib.experiments.findings import Finding, judge, measures, select
+from sparselib.experiments import statistics, words
+from sparselib.experiments.findings import Comparison, Endpoint, compare, corrected, endpoints, measures, select
 from sparselib.repro.page import Result, Run
 
 
@@ -63,9 +62,9 @@ def masks(results: Iterable[Result]) -> pd.DataFrame:
     return table.sort_values("rank", kind="stable", ignore_index=True).drop(columns="rank")
 
 
-def started(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table where the dense networks begin the line of every other arm, at each scale."""
-    dense, others = table[table["arm"] == "dense"], table[table["arm"] != "dense"]
+def started(table: pd.DataFrame, start: str = "dense") -> pd.DataFrame:
+    """Return the table where the networks of the arm `start` begin the line of every other arm, at each scale."""
+    dense, others = table[table["arm"] == start], table[~table["arm"].isin(["dense", start])]
     arms = others[["scale", "arm", "structured"]].drop_duplicates()
     return pd.concat([others, arms.merge(dense.drop(columns=["arm", "structured"]), on="scale")], ignore_index=True)
 
@@ -111,9 +110,9 @@ def means(run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell
 
 
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
-    """Show AUROC / AUPR / FPR95 in percent by kind of anomaly, a line for each `index`, folded away for each scale.
+    """Show AUROC / AUPR / FPR95 / right or rejected in percent by kind of anomaly, folded away for each scale.
 
-    `where` says which rows, as `DataFrame.query` reads it.
+    A line for each `index`.    `where` says which rows, as `DataFrame.query` reads it.
     """
     found = select(rows(results).query(where), {"metric": tuple(words.METRICS)})
     for scale, own in found.groupby("scale", sort=False):
@@ -155,53 +154,128 @@ def making(run: Run, results: Iterable[Result]) -> None:
     part = select(rows(results), {"metric": "weights", "question": ("first", "smoothing", "adversarial")})
     found = part.pivot_table("seconds", ["scale", "question", "sparsity"], "arm", sort=False)
     starts = found["start"].groupby(["scale", "question"]).transform("max")  # those of sparsity 0, at every sparsity
+    found["dense"] += starts
     found["shrunk"] += found["pruned"] + starts
     made: Any = found.drop(columns=["start", "pruned"]).stack().dropna()
     means(run, made.reset_index(name="value"), ["scale", "question", "sparsity"], "arm")
 
 
-def verdicts(run: Run, results: Iterable[Result], comparisons: Callable) -> None:
-    """Show for each scale how often the rule decides which way; and every verdict, folded away.
-
-    `comparisons(p)` gives what is compared under the parameters of a scale.
-    """
+def answer(run: Run, results: Iterable[Result]) -> None:
+    """Say what the endpoints of the page's claim are at each scale, and what they come to by themselves."""
+    lines = []
     for result in results:
-        found = judge(comparisons(result.parameters), result.rows)
-        if not found:
-            run.say(f"Nothing can be compared, {result.scale}.")
-            continue
-        lines = [(f.question, f.subject, f.measure, str(f)) for f in found]
-        cells = pd.DataFrame(lines, columns=["question", "of", "measure", "verdict"])
-        cells = cells.pivot_table("verdict", ["question", "of"], "measure", aggfunc="first", sort=False).fillna("")
-        body = [[*key, *line] for key, line in zip(cells.index, cells.values, strict=True)]
-        run.fold(f"{result.profile}: {counted(found)}", body, ["question", "of", *cells.columns])
+        for found in endpoints(result.parameters, result.rows):
+            lines.append(f"- {result.profile}, {seeds(result)}: {found.question}: {found.number}: **{found.told}**.")
+    told = (
+        "Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how they are"
+    )
+    told += " corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."
+    run.lead("\n".join(["**Answer.**", "", *(lines or ["- Nothing can be compared."]), "", told]))
 
 
-def counted(findings: list[Finding]) -> str:
-    """Return in words how often the rule decides which way."""
-    count = Counter(f.verdict for f in findings)
-    told = ", ".join(f"{count[v]} {v}" for v in ("supported", "contradicted", "undecided"))
-    return f"{len(findings)} comparisons, {told}"
+def seeds(result: Result) -> str:
+    """Return "5 seeds"."""
+    n = len(result.parameters.seed_list())
+    return f"{n} seed{'s' if n > 1 else ''}"
 
 
-def judged(scales: dict[str, list[Result]], margin: float) -> dict[str, list[Finding]]:
-    """Return {scale: Findings} of {scale: Results}: the arms of a question pooled; clean accuracy supports no claim."""
-    usual = {"margin": margin, "metrics": tuple(words.METRICS), "pooled": True}
+def contrasts(results: Iterable[Result]) -> pd.DataFrame:
+    """Return all that is compared at each scale, for `plots.forest`: a line for each arm, sparsity and measure."""
+    lines = [
+        {
+            "scale": r.profile, "claim": f.comparison.claim, "question": f.comparison.question,
+            "members": f.comparison.of.get("members", 1), "of": f.comparison.of.get("detector"),
+            "line": " ".join(filter(None, [rival(f.comparison) or f.arm, f.label])),
+            "measure": f.measure, "mean": f.contrast.mean, "low": f.contrast.low, "high": f.contrast.high,
+            "outcome": f.contrast.outcome, "told": f.contrast.told, "delta": f.contrast.delta, "own": f.values[0],
+            "partner": f.values[1],
+        }
+        for r in results
+        for f in compare(r.parameters.comparisons(), r.rows)
+    ]  # fmt: skip
+    table = pd.DataFrame(lines, columns=list(lines[0]) if lines else ["scale", "claim", "question", "line", "measure"])
+    several = table.groupby(["scale", "line"])["question"].transform("nunique") > 1  # the same arm, otherwise compared
+    table.loc[several, "line"] += " (" + table["question"] + ")"
+    return table
+
+
+def rival(comparison: Comparison) -> str:
+    """Return what the other detector is called, where two are compared; else ""."""
+    other = comparison.control.get("detector")
+    return words.detector(other) if isinstance(other, str) else ""
+
+
+def every_contrast(run: Run, table: pd.DataFrame) -> None:
+    """Show every line of `contrasts`, folded away for each scale and question."""
+    for (scale, question), own in table.groupby(["scale", "question"], sort=False):
+        lines = [
+            [
+                r.line,
+                r.measure,
+                f"{r.partner:.1f}",
+                f"{r.own:.1f}",
+                f"{r.mean:+.1f} [{r.low:.1f}, {r.high:.1f}]",
+                r.told,
+            ]
+            for r in own.itertuples()
+        ]
+        run.fold(f"{scale}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"])
+
+
+def ends(scales: dict[str, list[Result]], delta: float) -> dict[str, list[Endpoint]]:
+    """Return {scale: endpoints} of {scale: Results of all figures}, corrected for their number at each scale."""
     return {
-        scale: [f for r in own for f in judge(r.parameters.comparisons(), r.rows, **usual) if f.measure != "clean"]
+        scale: corrected([e for r in own for e in endpoints(r.parameters, r.rows, delta=delta)])
         for scale, own in scales.items()
     }
 
 
-def every_verdict(run: Run, findings: dict[str, list[Finding]]) -> None:
-    """Show for {scale: findings} and each claim how the rule decides, and every comparison, folded away."""
-    head = ["question", "measure", "verdict", "clearest at", "difference", "d", "contrasts"]
-    for scale, own in findings.items():
-        for claim in sorted({f.claim for f in own}):
-            some = [f for f in own if f.claim == claim]
-            lines = [
-                [f.question if f.subject == "all" else f"{f.subject}: {f.question}", f.measure, f"**{f.verdict}**"]
-                + [f.best.label, f.best, f"{f.best.effect:.1f}", len(f.found)]
-                for f in some
-            ]
-            run.fold(f"{claim}, {scale}: {counted(some)}", lines, head)
+def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
+    """Return the endpoints of all scales for `plots.forest`."""
+    lines = []
+    for scale, own in found.items():
+        for e in own:
+            mean, low, high = statistics.interval(e.differences)
+            ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.outcome, "told": e.told}
+            line = {"scale": scale, "measure": scale, "line": f"{e.claim}: {e.question}", "claim": e.claim}
+            lines.append({**line, "area": e.claim in ("C1a", "C1b"), **ends})
+    return pd.DataFrame(lines)
+
+
+def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
+    """Show every endpoint at every scale: the number with its interval, Holm's p, the outcome; and with a movable δ."""
+    lines = [
+        [e.claim, e.question, scale, e.number, f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"]
+        for scale, own in found.items()
+        for e in own
+    ]
+    lines.sort(key=lambda line: line[:2])
+    run.lead(
+        "\n".join(f"- **{claim}**, {scale}: {told}: {n}: {outcome}." for claim, told, scale, n, _, outcome in lines)
+    )
+    run.table(lines, ["claim", "endpoint", "scale", "difference", "p (Holm)", "outcome"])
+    if ends := movable(found):
+        most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
+        run.explorer("delta", {"delta": delta, "most": most, "ends": ends}, "What the outcomes are for another δ")
+
+
+def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
+    """Return the endpoints whose δ is in points and may be moved, as the explorer "delta" reads them.
+
+    Areas have a δ of their own, a share of a cost has none, and a single seed has no interval. `fixed` is an outcome
+    that no δ changes: not comparable, at the floor, or open because the correction for their number makes it so.
+    """
+    table = end_points(found)
+    table = table[table["low"].abs().lt(float("inf")) & (table["claim"] != "C3") & ~table["area"]]
+    decided = (table["low"] > 0) | (table["high"] < 0)
+    fixed = table["outcome"].isin([statistics.NOT_COMPARABLE, statistics.FLOOR])
+    fixed |= decided & (table["outcome"] == statistics.OPEN)
+    table = table.assign(name=table["line"], fixed=table["outcome"].where(fixed, None))
+    return table[["name", "scale", "mean", "low", "high", "delta", "fixed"]].to_dict("records")
+
+
+def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
+    """Say for each scale which difference its seeds could have found."""
+    for scale, own in found.items():
+        told = "; ".join(f"{e.claim}, {e.question}: {e.detectable:.1f}" for e in own)
+        run.say(f"*{scale}*, in points: {told}.")

@@ -1,4 +1,4 @@
-"""Figure 6: each claim against each measure, by one rule, from the rows of all other figures."""
+"""Figure 6: every claim by its endpoints, by one rule, from the rows of all other figures."""
 
 from typing import Annotated, ClassVar
 
@@ -17,7 +17,7 @@ JUDGED = {page.notebook: page for page in (Robustness, AnomalyDetection, Subnetw
 
 
 class Verdict(Page):
-    """Each claim against each measure: supported, contradicted or undecided."""
+    """Every claim by its endpoints: better, worse, equal or open, at each scale."""
 
     number, notebook, claim = 6, "06_verdict", "C1–C4"
     blocks: ClassVar[tuple[str, ...]] = ("verdict",)
@@ -25,7 +25,7 @@ class Verdict(Page):
     judges: ClassVar[tuple[type[Parameters], ...]] = tuple(JUDGED.values())
 
     seeds: fields.Seeds
-    margin: Annotated[float, Field(ge=0)] = Field(description="smallest difference that would matter, in points")
+    delta: Annotated[float, Field(ge=0)] = Field(description="smallest difference that would matter, in points")
     figures: dict[str, dict] = Field(description="other figures' parameters that are not the profile's")
 
     @field_validator("figures")

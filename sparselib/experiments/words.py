@@ -6,9 +6,9 @@ Figures, tables and prose take their names from here, so that a thing has one na
 import re
 from functools import cache
 
-from sparselib.experiments import measurements
 from sparselib.experiments.fields import detector as read_detector
 from sparselib.experiments.fields import recipe as read_recipe
+from sparselib.experiments.samples import strength
 
 CRITERIA = {
     "random": "random", "magnitude": "magnitude", "snip": "SNIP", "grasp": "GraSP", "crop": "CroP",
@@ -19,17 +19,19 @@ WHEN = {
     "tickets": "lottery ticket",
 }  # fmt: skip
 ARMS = {
-    "dense": "dense", "sparse": "sparse", "fewer epochs": "dense, fewer epochs", "weight decay": "dense, weight decay",
-    "narrow": "dense, narrow", "clean": "learnt: clean", "adversarial": "learnt: attacks", "shift": "learnt: shifts",
+    "dense": "dense", "unpruned": "unpruned, in the same phases", "sparse": "sparse",
+    "fewer epochs": "dense, fewer epochs", "weight decay": "dense, weight decay", "narrow": "dense, narrow",
+    "clean": "learnt: clean", "adversarial": "learnt: attacks", "shift": "learnt: shifts",
     "outlier": "learnt: outliers", "magnitude": "largest weights", "random": "random weights", "shrunk": "shrunk",
-    "scratch": "from scratch", "start": "dense, to be pruned", "pruned": "pruned units",
+    "scratch": "from scratch", "start": "dense, to be pruned", "pruned": "pruned units", "scales": "learnt batch-norm",
 }  # fmt: skip
 STATES = {"batch_norm": {"restated": "restated"}, "base": {"untrained": "untrained"}}  # said where not the usual
 DETECTORS = {
     "msp": "MSP", "maxlogit": "max logit", "entropy": "entropy", "energy": "energy", "odin": "ODIN",
     "mahalanobis": "Mahalanobis", "relative_mahalanobis": "relative Mahalanobis", "knn": "KNN", "vim": "ViM",
     "react": "ReAct", "dice": "DICE", "ash": "ASH", "gradnorm": "GradNorm", "sensnorm": "SensNorm",
-    "profile": "sensitivity profile", "disagreement": "disagreement",
+    "profile": "sensitivity profile", "disagreement": "disagreement", "sensnorm-ayle": "SensNorm (authors')",
+    "feature_norm": "feature norm",
 }  # fmt: skip
 OPTIONS = {
     "layers": {"all": "all layers", "last": "last layer"}, "norm": {"inf": "p = ∞"},
@@ -41,6 +43,7 @@ OPTIONS = {
 OTHERWISE = {"norm": "p = {}", "views": "{} views"}  # options whose values are numbers
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
 NORMS = {"linf": "L∞", "l2": "L2"}
+FAMILIES = {"near": "near outliers", "far": "far outliers"}
 ANOMALIES = {
     "heldout": "held-out classes", "mixed": "mixed images", "textures": "textures", "uniform": "uniform noise",
     "gaussian": "Gaussian noise images", "inverted": "inverted images", "permuted": "permuted pixels",
@@ -49,9 +52,12 @@ ANOMALIES = {
     "translate": "translation", "jpeg": "JPEG", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "digits": "digits",
 }  # fmt: skip
-METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95"}
+METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95", "ror": "right or rejected"}
+EVASION = {"ror": "right or rejected, adaptive attack", "ror_plain": "right or rejected, PGD"}
 BESIDE = {"accuracy": "AutoAttack", "accuracy_pgd": "PGD on the same images"}
-TOLD = {"auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95"}  # so that more is better everywhere
+TOLD = {  # so that more is better everywhere
+    "auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95", "ror": ", right or rejected",
+}  # fmt: skip
 ACCURACIES = {"accuracy": "right", "certified": "right and certified"}
 QUESTIONS = {"first": "standard", "smoothing": "trained on noise", "adversarial": "adversarial training"}
 COSTS = {  # unit, and its name
@@ -101,7 +107,7 @@ def attack(kind: str, norm: str, eps: float | None = None) -> str:
 
 def anomaly(name: str) -> str:
     """Return what a kind of anomaly is called, with its strength where it has one."""
-    head, rest = measurements.strength(name)
+    head, rest = strength(name)
     if head == "pgd":
         return f"PGD, ε = {rest}"
     if head == "folder":
@@ -123,4 +129,5 @@ NAMES = {
     "question": lambda name: QUESTIONS.get(name, name),
     "sparsity": lambda s: f"{s:g}" if s else "dense",
     "eps": "{:.3g}".format,
+    "family": lambda name: FAMILIES.get(name, name),
 }

@@ -1,330 +1,278 @@
-"""Measures, comparisons and tables from rows whose truth is known."""
+"""Measures and comparisons from rows whose truth is known."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from invented import SEEDS, WOBBLE, page, rows, together
+from scipy import stats
 
-from sparselib import experiments
-from sparselib.experiments import plots, tables, words
-from sparselib.experiments.findings import judge, measures, select
-from sparselib.repro import parameters as typed
-from sparselib.repro.page import Result
+from sparselib.experiments import findings, words
+from sparselib.experiments.findings import AREA, Comparison, compare, endpoints, measures, select
 
-SEEDS = range(5)
-
-
-def _rows(arm, sparsity, level, *, question="width", seeds=SEEDS, detected=None, **columns):
-    """Rows of one network per seed: clean accuracy `level`, a little lower under attack, AUROCs as given."""
-    made = []
-    for seed in seeds:
-        network = {"question": question, "arm": arm, "structured": False, "sparsity": sparsity, "seed": seed, **columns}
-        wobble = 0.001 * np.sin(7 * seed + 10 * sparsity)
-        attack = {"task": "attack", "attack": "pgd", "norm": "linf", "eps": 0.1}
-        values = [
-            ({"task": "clean"}, "accuracy", level + wobble),
-            ({"task": "clean"}, "weights", 1000),
-            (attack, "accuracy", level - 0.2 + wobble),
-            (attack, "accuracy_ce", 1.0),
-            ({"task": "shift", "shift": "fog", "severity": 4}, "accuracy", level - 0.1 + wobble),
-            ({"task": "shift", "shift": "stripe", "severity": 4}, "accuracy", level - 0.3 + wobble),
-        ]
-        for anomaly, (family, value) in (detected or {}).items():
-            about = {"task": "anomaly", "detector": "msp", "anomaly": anomaly, "family": family}
-            values += [(about, "auroc", value + wobble), (about, "aupr_ood", value + wobble)]
-        made += [
-            {**network, **about, "metric": m, "value": v, "key": f"{arm} {sparsity} {seed}"} for about, m, v in values
-        ]
-    return pd.DataFrame(made)
+MSP = "msp"
 
 
-def _detected(textures, uniform, attack):
-    kinds = {"textures": "outliers", "uniform": "outliers", "pgd:0.1": "attacks"}
-    return {name: (kinds[name], value) for name, value in zip(kinds, (textures, uniform, attack), strict=True)}
+def _found(comparison, *parts, delta=2.0):
+    """Return {(arm, label, measure): Finding}."""
+    return {(f.arm, f.label, f.measure): f for f in compare([comparison], together(*parts), delta=delta)}
 
 
-def _page(number, **values):
-    return typed.resolve(typed.find(experiments.PAGES, number), values)
+def _versus(of, control, **more):
+    return Comparison("C1a", "of against control", {"arm": of}, {"arm": control}, **more)
 
 
-P = _page(1)
+def _one(measure, *parts, **more):
+    """Return the one Contrast of "unpruned" against "dense" in a measure."""
+    (found,) = _found(_versus("unpruned", "dense", measures=(measure,), **more), *parts).values()
+    return found.contrast
 
 
-def _grid():
-    size = {"question": "size", "size": 300}
-    return pd.concat(
-        [
-            _rows("dense", 0.0, 0.9, detected=_detected(0.8, 0.6, 0.7)),
-            _rows("magnitude after", 0.5, 0.95, detected=_detected(0.8, 0.6, 0.5)),
-            _rows("magnitude after", 0.9, 0.5, detected=_detected(0.9, 0.7, 0.5)),
-            _rows("snip before", 0.5, 0.7, detected=_detected(0.8, 0.6, 0.5)),
-            _rows("snip before", 0.9, 0.6, detected=_detected(0.8, 0.6, 0.5)),
-            _rows("dense", 0.0, 0.8, **size),
-            _rows("magnitude after", 0.97, 0.85, **size),
-            _rows("dense", 0.0, 0.9, question="size", size=9000),
-            _rows("dense", 0.0, 0.6, question="noise"),
-            _rows("fewer epochs", 0.0, 0.75, question="noise"),
-            _rows("weight decay", 0.0, 0.61, question="noise"),
-            _rows("narrow", 0.0, 0.62, question="noise"),
-            _rows("snip before", 0.9, 0.7, question="noise"),
-        ],
-        ignore_index=True,
-    )
+# Measures
 
 
 def test_measures_are_percentages_of_the_right_rows():
-    table = measures(_grid())
-    one = select(table, {"question": "width", "arm": "magnitude after", "sparsity": 0.9, "seed": 2})
-    wobble = 0.1 * np.sin(14 + 9)
-    expected = {
-        "clean": 50, "PGD, L∞ 0.1": 30, "shifts, mean": 30, "shifts, worst": 20, "MSP, outliers": 80,
-        "MSP, attacks": 50,
+    detected = {
+        (MSP, "auroc", "near", "heldout"): 0.7, (MSP, "auroc", "near", "mixed"): 0.8,
+        (MSP, "auroc", "far", "textures"): 0.95, (MSP, "auroc", "attacks", "pgd:0.1"): 0.6,
+        (MSP, "ror", "near", "heldout"): 0.2, (MSP, "ror", "near", "mixed"): 0.4,
+        (MSP, "ror", "far", "textures"): 0.6, (MSP, "ror", "attacks", "pgd:0.1"): 0.9,
+        (MSP, "aupr_ood", "near", "heldout"): 0.11,
     }  # fmt: skip
-    found = dict(zip(one["measure"], one["value"], strict=True))
-    assert found == pytest.approx({name: value + wobble for name, value in expected.items()})
-    assert list(found)[:4] == list(expected)[:4], "clean first, then attacks, then shifts"
+    made = rows(
+        "dense", clean=0.9, attacked={0.05: 0.7, 0.1: 0.4}, shifted={"fog": 0.8, "rotate": 0.6, "jpeg": 0.85},
+        detected=detected, evaded={(MSP, "ror"): 0.3, (MSP, "ror_plain"): 0.5},
+    )  # fmt: skip
+    table = measures(made)
+    found = dict(zip(table["measure"], table["value"], strict=False))
+    assert found == pytest.approx(
+        {
+            "clean": 90,
+            "PGD, L∞ 0.05": 70,
+            "PGD, L∞ 0.1": 40,
+            AREA: 100 * (0.05 * (0.9 + 0.7) / 2 + 0.05 * (0.7 + 0.4) / 2) / 0.1,
+            "shifts, mean": 75,
+            "shifts, worst": 60,
+            "MSP, near": 75,
+            "MSP, far": 95,
+            "MSP, attacks": 60,
+            "MSP, outliers": (75 + 95) / 2,
+            "MSP, near, right or rejected": 30,
+            "MSP, far, right or rejected": 60,
+            "MSP, attacks, right or rejected": 90,
+            "MSP, all anomalies, right or rejected": (30 + 60 + 90) / 3,
+            "MSP, right or rejected, adaptive attack": 30,
+            "MSP, right or rejected, PGD": 50,
+        }
+    )
+    assert len(table) == len(SEEDS) * len(found) and (table["clean"] == 90).all()
+    about = table.loc[table["detector"] == MSP, "about"]
+    assert not about.str.contains("MSP").any() and {"near", "outliers", "right or rejected, PGD"} <= set(about)
+
+
+def test_the_area_is_the_mean_accuracy_over_the_radius():
+    radii, accuracy = [0.02, 0.05, 0.2], [0.8, 0.5, 0.1]
+    table = measures(rows("dense", clean=0.95, attacked=dict(zip(radii, accuracy, strict=True))))
+    grid = np.linspace(0, 0.2, 200_001)
+    expected = 100 * np.interp(grid, [0, *radii], [0.95, *accuracy]).mean()
+    assert select(table, {"measure": AREA})["value"].unique() == pytest.approx([expected], abs=1e-3)
+
+
+def test_the_area_begins_at_the_accuracy_on_the_attacked_images():
+    made = rows("dense", clean=0.9, attacked={0.1: 0.5})
+    made.loc[made["metric"] == "accuracy_clean", "value"] = 1.0
+    assert select(measures(made), {"measure": AREA})["value"].unique() == pytest.approx([75])
+
+
+def test_networks_and_seeds_are_kept_apart_and_no_accuracy_is_no_clean_accuracy():
+    detected = {(MSP, "auroc", "near", "heldout"): list(0.7 + WOBBLE)}
+    table = measures(together(rows("dense", clean=list(0.9 + WOBBLE)), rows("sparse", 0.8, detected=detected)))
+    dense, sparse = (select(table, {"arm": arm}).sort_values("seed") for arm in ("dense", "sparse"))
+    assert dense["value"].tolist() == pytest.approx(100 * (0.9 + WOBBLE)) == dense["clean"].tolist()
+    assert sparse["clean"].isna().all()
+    assert select(sparse, {"measure": "MSP, near"})["value"].tolist() == pytest.approx(100 * (0.7 + WOBBLE))
 
 
 def test_all_metrics_of_detection_grow_with_quality():
-    rows = _rows("dense", 0.0, 0.9, detected={"textures": ("outliers", 0.8)})
-    rows.loc[rows["metric"] == "aupr_ood", "metric"] = "fpr95_ood"
-    table = measures(rows, ("auroc", "fpr95_ood"))
-    assert set(table["about"]) >= {"outliers", "outliers, 100 − FPR95"}
-    assert select(table, {"measure": "MSP, outliers, 100 − FPR95"})["value"].mean() == pytest.approx(20, abs=0.2)
+    detected = {(MSP, "auroc", "near", "heldout"): 0.8, (MSP, "fpr95_ood", "near", "heldout"): 0.3}
+    table = measures(rows("dense", clean=0.9, detected=detected), ("auroc", "fpr95_ood"))
+    assert select(table, {"measure": "MSP, near, 100 − FPR95"})["value"].unique() == pytest.approx([70])
 
 
-def test_the_three_questions_of_sparsity_are_kept_apart():
-    found = judge(P.comparisons(), _grid())
+def test_selecting_by_columns():
+    table = pd.DataFrame({"arm": ["a", "b", "c"], "seed": [0, 1, 1]})
+    assert select(table, {"arm": ("a", "c"), "seed": 1}).index.tolist() == [2]
+    assert select(table, {"sparsity": 0.5}).empty and len(select(table, {})) == 3
 
-    def verdict_of(question, subject, measure):
-        (hit,) = (f for f in found if (f.question, f.subject, f.measure) == (question, subject, measure))
-        return hit
 
-    magnitude, snip = words.arm("magnitude after"), words.arm("snip before")
-    width = "same width, against dense"
-    assert verdict_of(width, magnitude, "clean").verdict == "supported", "a gain at one sparsity is enough"
-    assert verdict_of(width, snip, "clean").verdict == "contradicted"
-    assert verdict_of(width, magnitude, "MSP, outliers").verdict == "supported"
-    assert verdict_of(width, magnitude, "MSP, attacks").verdict == "contradicted"
-    size = verdict_of("same size, against narrow and dense", magnitude, "clean")
-    assert size.verdict == "supported" and size.found[0].label == "300 weights"
-    assert size.found[0].mean == pytest.approx(5, abs=0.5) and len(size.found) == 1
-    assert verdict_of("noisy labels, against dense", snip, "clean").verdict == "supported"
-    assert verdict_of("noisy labels, against dense, fewer epochs", snip, "clean").verdict == "contradicted"
-    assert {f.subject for f in found if "noisy" in f.question} == {snip}, "controls are not judged"
-    assert all(len(f.found) == 2 for f in found if f.question == width)
-    assert {f.question for f in judge(P.compared("noise"), _grid())} == {
-        f"noisy labels, against {words.ARMS[c]}" for c in ("dense", "fewer epochs", "weight decay", "narrow")
+# Comparisons
+
+
+def test_pairs_are_those_of_scipys_paired_test():
+    rng = np.random.default_rng(0)
+    own, partner = rng.uniform(0.8, 0.9, 5), rng.uniform(0.7, 0.8, 5)
+    made = [rows("unpruned", clean=list(own)), rows("dense", clean=list(partner))]
+    expected = stats.ttest_rel(100 * own, 100 * partner)
+    contrast = _one("clean", *made)
+    assert (contrast.low, contrast.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
+    assert contrast.differences == pytest.approx(tuple(100 * (own - partner))), "in the order of the seeds"
+    (found,) = _found(_versus("unpruned", "dense"), *made).values()
+    assert found.values == pytest.approx((100 * own.mean(), 100 * partner.mean()))
+
+
+@pytest.mark.parametrize("loss, comparable", [(1.9, True), (2.1, False)])
+def test_the_gate_is_two_points_of_clean_accuracy(loss, comparable):
+    own = rows("unpruned", clean=list(0.9 - loss / 100 + WOBBLE), attacked={0.1: list(0.6 + WOBBLE)})
+    dense = rows("dense", clean=list(0.9 - WOBBLE), attacked={0.1: 0.5})
+    assert _one("PGD, L∞ 0.1", own, dense).outcome == ("better" if comparable else "not comparable")
+    assert _one("clean", own, dense).outcome != "not comparable", "clean accuracy itself is compared"
+
+
+def test_a_better_clean_accuracy_passes_the_gate_and_none_is_none_to_gate():
+    detected = {(MSP, "auroc", "near", "heldout"): list(0.7 + WOBBLE)}, {(MSP, "auroc", "near", "heldout"): 0.6}
+    good, plain = rows("unpruned", clean=0.99, detected=detected[0]), rows("dense", clean=0.9, detected=detected[1])
+    assert _one("MSP, near", good, plain).outcome == "better"
+    untold = rows("unpruned", detected=detected[0]), rows("dense", detected=detected[1])
+    assert _one("MSP, near", *untold).outcome == "better"
+
+
+@pytest.mark.parametrize("own, partner, floor", [
+    (0.005, 0.015, True), (0.118, 0.141, True), (0.985, 0.995, True), (0.03, 0.01, False), (0.14, 0.151, False),
+])  # fmt: skip
+def test_at_the_floor_of_accuracy_nothing_is_compared(own, partner, floor):
+    """Chance among eight classes is 12.5 %."""
+    made = [rows(a, clean=0.9, attacked={0.1: value}) for a, value in (("unpruned", own), ("dense", partner))]
+    assert (_one("PGD, L∞ 0.1", *made).outcome == "floor") == floor
+
+
+@pytest.mark.parametrize("own, partner, floor", [(0.49, 0.515, True), (0.49, 0.53, False), (0.12, 0.13, False)])
+def test_an_auroc_of_one_half_is_chance(own, partner, floor):
+    made = [
+        rows(arm, clean=0.9, detected={(MSP, "auroc", "far", "textures"): value})
+        for arm, value in (("unpruned", own), ("dense", partner))
+    ]
+    assert (_one("MSP, far", *made).outcome == "floor") == floor
+
+
+def test_of_areas_a_tenth_of_the_partners_value_matters():
+    """The areas are 36 % and 33 %: 3 points apart, within a tenth of 33 %. The accuracies are 6 points apart."""
+    own = rows("unpruned", clean=0.6, attacked={0.1: list(0.12 + WOBBLE / 10)})
+    dense = rows("dense", clean=0.6, attacked={0.1: 0.06})
+    area, pgd = (_one(measure, own, dense) for measure in (AREA, "PGD, L∞ 0.1"))
+    assert area.mean == pytest.approx(3) and area.delta == pytest.approx(3.3)
+    assert area.told == "better by less than 3.3"
+    assert pgd.delta == 2 and pgd.told == "better"
+
+
+def test_each_measure_has_its_best_control():
+    own = rows("snip before", 0.9, clean=list(0.7 + WOBBLE), attacked={0.1: list(0.5 + WOBBLE)})
+    controls = [
+        rows("dense", clean=0.6, attacked={0.1: 0.30}),
+        rows("weight decay", clean=0.75, attacked={0.1: 0.2}),
+        rows("narrow", clean=0.69, attacked={0.1: 0.45}),
+    ]
+    compared = _versus("snip before", ("dense", "weight decay", "narrow"), best=True)
+    found = {measure: f for (_, _, measure), f in _found(compared, own, *controls).items()}
+    assert found["clean"].contrast.mean == pytest.approx(-5) and found["clean"].values[1] == pytest.approx(75)
+    pgd = found["PGD, L∞ 0.1"]
+    assert pgd.contrast.mean == pytest.approx(5) and pgd.contrast.outcome == "better", "gated by the narrow one's 69 %"
+
+
+def _sizes(losses=()):
+    """Wide networks pruned to three sizes, and narrow ones: better by 10, 4 and 1 points, up to a wobble."""
+    made = []
+    for size, gain in ((300, 0.1), (900, 0.04), (2000, 0.01)):
+        more = {"question": "size", "size": size, "seeds": [s for s in SEEDS if (size, s) not in losses]}
+        pruned = {"clean": 0.9, "attacked": {0.1: list(0.5 + size / 1e4 + gain + size / 300 * WOBBLE)}}
+        made.append(rows("magnitude after", 1 - size / 9000, **pruned, **more))
+        narrow = {"clean": 0.9, "attacked": {0.1: 0.5 + size / 1e4}}
+        made.append(rows("unpruned", 0.0, **narrow, **{**more, "seeds": SEEDS}))
+    return together(*made)
+
+
+def test_equal_sizes_are_compared():
+    compared = Comparison("C1b", "same size", {"arm": "magnitude after"}, {"arm": "unpruned"}, match=("size",))
+    found = {f.label: f.contrast.mean for f in compare([compared], _sizes()) if f.measure == "PGD, L∞ 0.1"}
+    assert found == pytest.approx({"300 weights": 10, "900 weights": 4, "2000 weights": 1})
+
+
+def test_an_endpoint_is_the_mean_over_its_lines():
+    _, same_size = page(1).primary()
+    (found,) = compare([same_size], _sizes())
+    wobble = 50 * np.mean([1, 3, 2000 / 300]) * WOBBLE  # half: the area is the mean of clean and attacked accuracy
+    assert found.contrast.differences == pytest.approx(tuple(2.5 + wobble))
+    assert found.measure == AREA and found.contrast.delta == pytest.approx(found.values[1] / 10)
+
+
+def test_seeds_that_are_missing_are_refused():
+    own, dense = rows("unpruned", clean=0.9), rows("dense", clean=0.9)
+    for parts in ((own[own["seed"] != 3], dense), (own, dense[dense["seed"] != 3])):
+        with pytest.raises(ValueError, match=r"must have the same seeds.*\[3\]"):
+            _one("clean", *parts)
+    with pytest.raises(ValueError, match=r"300 weights of .* lacks \[2\]"):
+        compare(list(page(1).primary())[1:], _sizes(losses=[(300, 2)]))
+
+
+def test_several_values_for_a_seed_are_refused():
+    twice = [rows("unpruned", clean=0.9, width=width) for width in (4, 8)]
+    with pytest.raises(ValueError, match="several values of clean for a seed"):
+        _one("clean", *twice, rows("dense", clean=0.9, width=8))
+
+
+def test_what_was_not_measured_of_both_is_not_compared():
+    own = rows("unpruned", clean=0.9, attacked={0.1: 0.5})
+    assert set(_found(_versus("unpruned", "dense"), own, rows("dense", clean=0.9))) == {
+        (words.arm("unpruned"), "", "clean")
     }
+    assert not _found(_versus("unpruned", "narrow"), own, rows("dense", clean=0.9))
 
 
-def test_pooling_widens_the_intervals_and_names_the_recipe():
-    found = judge(P.compared("width"), _grid())
-    pooled = {f.measure: f for f in judge(P.compared("width"), _grid(), pooled=True)}
-    one = next(f for f in found if (f.subject, f.measure) == (words.arm("magnitude after"), "clean"))
-    assert len(pooled["clean"].found) == 4
-    assert pooled["clean"].best.label == f"{words.arm('magnitude after')}, sparsity 0.5"
-    assert pooled["clean"].best.high - pooled["clean"].best.low > one.best.high - one.best.low
-
-
-def test_a_missing_seed_is_refused():
-    rows = _grid()
-    lost = (rows["question"] == "width") & (rows["arm"] == "snip before") & (rows["seed"] == 3)
-    with pytest.raises(ValueError, match="must have the same seeds"):
-        judge(P.comparisons(), rows[~lost])
-
-
-def test_verdicts_stand_by_question_and_measure_and_are_counted():
-    page, found = _Page(), judge(P.compared("width"), _grid())
-    tables.verdicts(page, [Result(P, _grid(), live=True)], lambda p: p.compared("width"))
-    (lines,) = page.tables
-    assert [line[1] for line in lines] == [words.arm(recipe) for recipe in ("magnitude after", "snip before")]
-    assert lines[0][2].startswith("**supported** +5.") and lines[0][2].endswith("at sparsity 0.5")
-    supported = sum(f.verdict == "supported" for f in found)
-    assert page.said == [f"digits: {len(found)} comparisons, {tables.counted(found)[len('12 comparisons, ') :]}"]
-    assert f" {supported} supported" in page.said[0]
-    tables.verdicts(page, [Result(P, _grid(), live=True)], lambda p: [])
-    assert page.said[-1].startswith("Nothing can be compared, digits")
-
-
-def test_the_chart_of_verdicts_says_how_many_there_are():
-    found = judge(P.compared("width"), _grid())
-    drawing = plots.shares({"digits": found, "mnist": found[:1]})
-    assert "C1, mnist: 1 supported, 0 undecided, 0 contradicted" in drawing.alt
-    assert [text.get_text() for text in drawing.fig.axes[0].get_yticklabels()] == ["C1, digits", "C1, mnist"]
-
-
-def _masks():
-    plain = {"question": np.nan, "learnt": False, "base": "trained", "batch_norm": "frozen"}
-    learnt = {**plain, "learnt": True}
-    restated = {**learnt, "batch_norm": "restated"}
-    return pd.concat(
-        [
-            _rows("dense", 0.0, 0.9, **plain),
-            _rows("random", 0.9, 0.3, **plain),
-            _rows("magnitude", 0.9, 0.8, **{**plain, "batch_norm": "restated"}),
-            _rows("adversarial", 0.9, 0.85, **learnt),
-            _rows("adversarial", 0.5, 0.1, **learnt),
-            _rows("adversarial", 0.9, 0.84, **restated),
-            _rows("adversarial", 0.9, 0.4, **{**restated, "base": "untrained"}),
-        ]
+def test_recipes_are_compared_with_what_trains_in_their_phases():
+    p = page(1, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.8])
+    width = {"question": "width"}
+    made = [rows("dense", clean=0.90, **width), rows("unpruned", clean=0.94, **width)]
+    for how in p.recipes:
+        made += [rows(how, sparsity, clean=0.95 - sparsity / 100, **width) for sparsity in p.sparsities]
+    found = {
+        (f.comparison.question, f.arm, f.label): f.contrast.mean for f in compare(p.comparisons(), together(*made))
+    }
+    after, before = "same width, against unpruned, in the same phases", "same width, against dense"
+    assert found == pytest.approx(
+        {
+            (before, words.arm("snip before"), "sparsity 0.5"): 4.5,
+            (before, words.arm("snip before"), "sparsity 0.8"): 4.2,
+            (after, words.arm("magnitude after"), "sparsity 0.5"): 0.5,
+            (after, words.arm("magnitude after"), "sparsity 0.8"): 0.2,
+        }
     )
 
 
-def test_masks_are_named_in_order_and_compared_with_untrained_weights():
-    p = _page(3)
-    shown = tables.masks([Result(p, _masks(), live=True)])
-    assert list(shown["network"].unique()) == [
-        "dense", "learnt: attacks", "learnt: attacks, restated", "learnt: attacks, restated, untrained",
-        "random weights", "largest weights, restated",
-    ]  # fmt: skip
-    assert set(shown["sparsity"]) == {0.0, 0.9}
-    (clean,) = (f for f in judge(p.pretraining(), _masks()) if f.measure == "clean")
-    assert clean.verdict == "supported" and clean.best.mean == pytest.approx(44)
-    found = {f.question: f for f in judge(p.comparisons(), _masks()) if f.measure == "clean"}
-    assert len(found["learnt masks, against dense"].found) == 2, "at both sparsities"
-    assert found["learnt masks, statistics restated, against the largest weights"].best.mean == pytest.approx(4)
+def test_sensnorm_is_compared_with_its_rivals_on_the_same_networks():
+    p = page(5, detectors=["msp", "sensnorm", "sensnorm-ayle"], ablation=["sensnorm norm:1"], sparsities=[0.8])
+    made = []
+    for arm, sparsity, gain in (("dense", 0.0, 0.1), ("sparse", 0.8, 0.05)):
+        values = {"msp": 0.7 + sparsity / 10, "sensnorm": 0.7, "sensnorm-ayle": 0.7 + sparsity / 10 + gain}
+        detected = {(name, "auroc", "near", "heldout"): list(v + WOBBLE / 9) for name, v in values.items()}
+        made.append(rows(arm, sparsity, detected=detected, question="rivals"))
+    named = {
+        (f.comparison.question, f.label, f.measure): f.contrast.mean for f in compare(p.comparisons(), together(*made))
+    }
+    assert named["SensNorm (authors') against MSP", "", "near"] == pytest.approx(10)
+    assert named["SensNorm (authors') against MSP", "sparsity 0.8", "near"] == pytest.approx(5)
+    assert named["SensNorm against MSP", "sparsity 0.8", "near"] == pytest.approx(-8)
+    dense, sparse = endpoints(p, together(*made))
+    assert "dense networks" in dense.question and np.mean(dense.differences) == pytest.approx(10)
+    assert "sparse networks" in sparse.question and np.mean(sparse.differences) == pytest.approx(5)
 
 
-def test_sensnorm_is_compared_with_chance_and_with_its_rivals():
-    p = _page(5, detectors=["msp", "sensnorm"], ablation=["sensnorm norm:1"])
-    rows = pd.concat(
-        [
-            _rows("dense", 0.0, 0.9, question="rivals", detected=_detected(0.8, 0.6, 0.7)),
-            _rows("dense", 0.0, 0.9, question="rivals", detected=_detected(0.9, 0.7, 0.4)).replace("msp", "sensnorm"),
-        ]
-    )
-    found = {(f.question, f.measure): f for f in judge(p.comparisons(), rows)}
-    assert found["SensNorm against chance", "outliers"].best.mean == pytest.approx(30, abs=0.1)
-    assert found["SensNorm against chance", "attacks"].verdict == "contradicted"
-    assert found["SensNorm against MSP", "outliers"].best.mean == pytest.approx(10)
-    assert found["SensNorm against MSP", "attacks"].best.mean == pytest.approx(-30)
-    assert {f.subject for f in found.values()} == {"SensNorm"}
-
-
-def _family(question, **more):
-    return [
-        _rows("dense", 0.0, 0.9, question=question, **more),
-        _rows("shrunk", 0.7, 0.85, question=question, **more),
-        _rows("scratch", 0.7, 0.88, question=question, **more),
+def test_the_endpoint_of_masks_is_under_the_adaptive_attack():
+    p = page(3, mask_sparsities=[0.5, 0.9])
+    plain = {"base": "trained", "batch_norm": "frozen"}
+    made = [
+        rows("dense", 0.0, 0.9, evaded={(MSP, "ror"): 0.3, (MSP, "ror_plain"): 0.4}, learnt=False, **plain),
+        rows("adversarial", 0.5, 0.9, evaded={(MSP, "ror"): list(0.4 + WOBBLE)}, learnt=True, **plain),
+        rows("adversarial", 0.9, 0.9, evaded={(MSP, "ror"): 0.9}, learnt=True, **plain),
+        rows("clean", 0.5, 0.9, evaded={(MSP, "ror"): 0.8}, learnt=True, **plain),
     ]
-
-
-def _ensembles(question, count, macs):
-    made = pd.concat(_family(question, members=count))
-    made = made[made["task"].isin(["clean", "attack"]) & (made["metric"] == "accuracy")].assign(task="ensemble")
-    first = made[made["attack"].isna()]
-    cost = first.assign(metric="macs", value=count * first["arm"].map(macs))
-    return pd.concat([made, cost])
-
-
-MACS = {"dense": 100.0, "shrunk": 10.0, "scratch": 10.0}
-
-
-def _costly(members=5):
-    parts = [_ensembles("ensemble", n, MACS) for n in (1, members)]
-    parts += [*_family("adversarial"), _ensembles("adversarial", 1, MACS)]
-    for one in _family("smoothing"):
-        right = one[(one["task"] == "clean") & (one["metric"] == "accuracy")].assign(task="certificate")
-        parts += [right, right.assign(metric="certified"), right.assign(metric="macs", value=5e6)]
-    return pd.concat(parts, ignore_index=True)
-
-
-def test_shrunk_networks_are_compared_with_dense_ones_and_with_their_size_from_scratch():
-    p = _page(4)
-    found = {(f.subject, f.measure): f for f in judge(p.from_scratch(), _costly())}
-    assert found["one network", "clean"].verdict == "contradicted"
-    assert found["ensemble of 5", "clean"].best.mean == pytest.approx(-3)
-    assert found["adversarial training", "PGD, L∞ 0.1"].best.mean == pytest.approx(-3)
-    assert found["randomized smoothing", "right and certified"].best.mean == pytest.approx(-3)
-    assert ("gradient detectors", "clean") not in found
-    good = {(f.subject, f.measure): f.verdict for f in judge(p.as_good(), _costly())}
-    assert good["ensemble of 5", "clean"] == "contradicted", "a loss of five points is no small one"
-    assert judge(p.as_good(), _costly(), margin=6)[0].verdict == "supported"
-
-
-def test_an_ensemble_is_compared_at_equal_cost_where_it_can_be_afforded():
-    p = _page(4)
-    (clean,) = (f for f in judge([p.equal_cost()], _costly()) if f.measure == "clean")
-    assert clean.subject == "ensemble of 5" and clean.best.mean == pytest.approx(-5, abs=0.2)
-    dear = _costly()
-    dear.loc[(dear["metric"] == "macs") & (dear["arm"] == "shrunk"), "value"] *= 3
-    assert judge([p.equal_cost()], dear) == []
-
-
-def test_lines_of_cost_begin_at_the_dense_network():
-    result = Result(_page(4), _costly(), live=True)
-    table = tables.costs([result], "adversarial", "macs")
-    first = table[table["sparsity"] == 0]
-    assert set(table["network"]) == set(first["network"]) == {"shrunk", "from scratch"}
-    assert first["macs"].unique() == pytest.approx([1e-4]), "in millions"
-    ensembles = tables.costs([result], "ensemble", "macs")
-    macs = ensembles.loc[ensembles["network"] == "ensemble of 5, shrunk", "macs"].unique()
-    assert sorted(macs) == pytest.approx([5e-5, 5e-4])
-
-
-class _Page:
-    """Notes what is shown."""
-
-    def __init__(self):
-        self.tables, self.said = [], []
-
-    def table(self, rows, head):
-        self.tables.append([list(map(str, row)) for row in rows])
-
-    def say(self, text):
-        self.said.append(text)
-
-    def fold(self, summary, rows, head):
-        self.said.append(summary)
-        self.tables.append([list(map(str, row)) for row in rows])
-
-
-def test_a_shrunk_network_costs_its_parents_too():
-    made = {"start": (0.0, 8.0), "pruned": (0.7, 4.0), "shrunk": (0.7, 1.0), "dense": (0.0, 9.0), "scratch": (0.7, 6.0)}
-    rows = pd.concat(_rows(arm, s, 0.9, question="first").assign(seconds=t) for arm, (s, t) in made.items())
-    page = _Page()
-    tables.making(page, [Result(_page(4), rows, live=True)])
-    assert page.tables == [
-        [["digits", "standard", "dense", "9.0", "", ""], ["digits", "standard", "0.7", "", "13.0", "6.0"]]
-    ]
-
-
-def test_the_radius_begins_at_the_clean_accuracy():
-    table = tables.over_radius(tables.together([Result(P, _rows("dense", 0.0, 0.9, question="radius"), live=True)]))
-    means = table.groupby(["network", "norm", "eps"])["value"].mean()
-    assert means["dense, PGD", "linf", 0.0] == pytest.approx(90, abs=0.1)
-    assert means["dense, PGD", "linf", 0.1] == pytest.approx(70, abs=0.1)
-
-
-def test_scales_stand_side_by_side_and_a_chart_says_what_it_shows():
-    one, two = measures(_grid()), measures(_grid().assign(value=lambda t: t["value"] / 2))
-    table = pd.concat([one.assign(scale="digits"), two.assign(scale="mnist")], ignore_index=True)
-    table = tables.headline(table[(table["question"] == "width") & table["family"].isna()])
-    assert "PGD, L∞" in set(table["measure"]), "the radius is not in the name"
-    drawing = plots.lines(tables.started(table))
-    titles = [axis.get_title() for axis in drawing.fig.axes if axis.axison]
-    assert titles[:2] == ["clean, digits", "clean, mnist"] and len(titles) == 8
-    assert "digits, clean: magnitude, after training 90 to 50" in drawing.alt
-    assert "mnist, clean: magnitude, after training 45 to 25" in drawing.alt
-    handles = {text.get_text() for legend in drawing.fig.legends for text in legend.get_texts()}
-    assert handles == {"magnitude, after training", "SNIP, before training"}
-
-
-def test_everything_that_parameters_allow_has_a_name():
-    from sparselib import data
-    from sparselib.detection import detectors
-    from sparselib.pruning import criteria, schedules
-    from sparselib.robustness import attacks, shifts
-
-    assert set(words.CRITERIA) >= set(criteria.NAMES) and set(words.WHEN) == set(schedules.WHEN)
-    assert set(words.DETECTORS) >= set(detectors.NAMES) and set(words.NORMS) == set(attacks.NORMS)
-    known = {words.anomaly(name) for name in (*data.OUTLIERS, *data.NAMES, *shifts.KINDS)}
-    assert not [name for name in known if "_" in name]
-    assert words.detector("sensnorm layers:all norm:inf") == "SensNorm, all layers, p = ∞"
-    assert words.anomaly("pgd:0.1") == "PGD, ε = 0.1" and words.anomaly("rotate:4") == "rotation, severity 4"
-    for page in experiments.PAGES.values():
-        p = typed.resolve(page, {})
-        for role, step in p.roles():
-            assert "_" not in words.network({"arm": "dense", **role})
-            detector = step.columns().get("detector")
-            assert detector is None or "_" not in words.detector(detector)
+    (found,) = endpoints(p, together(*made))
+    assert found.differences == pytest.approx(tuple(10 + 100 * WOBBLE)) and found.outcome == "better"
+    assert findings.endpoint(compare(p.primary(), together(*made))[0]) == found

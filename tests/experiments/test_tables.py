@@ -1,0 +1,253 @@
+"""What pages tell of findings, and what charts say of themselves."""
+
+import matplotlib.colors
+import pandas as pd
+import pytest
+from invented import WOBBLE, ensembles, page, rows, together
+
+from sparselib import data, experiments
+from sparselib.detection import detectors
+from sparselib.experiments import plots, statistics, tables, words
+from sparselib.pruning import criteria, schedules
+from sparselib.repro import parameters as typed
+from sparselib.repro.page import Result
+from sparselib.robustness import attacks, shifts
+
+
+class _Page:
+    """Notes what is shown."""
+
+    def __init__(self):
+        self.tables, self.said = [], []
+
+    def table(self, rows, head):
+        self.tables.append([list(map(str, row)) for row in rows])
+
+    def say(self, text):
+        self.said.append(text)
+
+    def fold(self, summary, rows, head):
+        self.said.append(summary)
+        self.table(rows, head)
+
+
+P = page(1, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.8])
+
+
+def _result(gain=0.04, p=P, **more):
+    """The networks of figure 1 at one width: magnitude .8 gains under attack, .5 is broken, SNIP .8 loses."""
+    width = {"question": "width"}
+    made = together(
+        rows("dense", clean=0.9, attacked={0.1: 0.5}, **width),
+        rows("unpruned", clean=0.9, attacked={0.1: 0.5}, **width),
+        rows("magnitude after", 0.8, clean=0.9, attacked={0.1: list(0.5 + gain + WOBBLE)}, **width),
+        rows("magnitude after", 0.5, clean=0.5, attacked={0.1: list(0.6 + WOBBLE)}, **width),
+        rows("snip before", 0.8, clean=0.9, attacked={0.1: list(0.4 + WOBBLE)}, **width),
+        rows("snip before", 0.5, clean=0.9, attacked={0.1: 0.5}, **width),
+    )
+    return Result(p, made.assign(**more), live=True)
+
+
+def test_the_answer_is_every_endpoint_with_its_interval_and_outcome():
+    run, result = _Page(), _result()
+    tables.answer(run, [result])
+    (text,) = run.said
+    _, low, high = statistics.interval(2 + 50 * WOBBLE)
+    told = f"+2.0 [{low:.1f}, {high:.1f}]: **better by less than 7**."
+    question = "magnitude, after training 0.8 − unpruned, in the same phases"
+    assert text.startswith("**Answer.**") and f"- digits, 5 seeds: {question}: {told}" in text
+    assert text.count("\n- ") == 1 and "Nothing" not in text
+    tables.answer(run, [Result(P, rows("dense", clean=0.9, question="width"), live=True)])
+    assert "- Nothing can be compared." in run.said[-1]
+
+
+def test_contrasts_are_one_line_each_in_the_order_that_is_asked_for():
+    asked = ("PGD, L∞ 0.1", "clean")
+    table = tables.contrasts([_result()], lambda p: p.comparisons(), asked)
+    assert list(dict.fromkeys(table["measure"])) == list(asked) and len(table) == 2 * 4
+    cells = table.set_index(["line", "measure"])["told"]
+    magnitude, snip = words.arm("magnitude after"), words.arm("snip before")
+    assert cells[f"{magnitude} sparsity 0.8", "PGD, L∞ 0.1"] == "better"
+    assert cells[f"{magnitude} sparsity 0.5", "PGD, L∞ 0.1"] == "not comparable"
+    assert cells[f"{magnitude} sparsity 0.5", "clean"] == "worse"
+    assert cells[f"{snip} sparsity 0.8", "PGD, L∞ 0.1"] == "worse"
+    assert cells[f"{snip} sparsity 0.5", "PGD, L∞ 0.1"] == "equal"
+    line = table.set_index(["line", "measure"]).loc[(f"{snip} sparsity 0.8", "PGD, L∞ 0.1")]
+    assert (line["own"], line["partner"], line["mean"]) == pytest.approx((40, 50, -10))
+    assert tables.contrasts([_result()], lambda p: []).empty
+
+
+def test_every_contrast_stands_in_a_table_of_its_question():
+    run = _Page()
+    tables.every_contrast(run, tables.contrasts([_result()], lambda p: p.comparisons(), ("PGD, L∞ 0.1",)))
+    assert run.said == ["digits: same width, against dense", "digits: same width, against unpruned, in the same phases"]
+    snip, _ = sorted(run.tables[0], reverse=True)
+    assert snip[:4] == [f"{words.arm('snip before')} sparsity 0.8", "PGD, L∞ 0.1", "50.0", "40.0"]
+    assert snip[4].startswith("-10.0 [") and snip[5] == "worse"
+
+
+def _judged():
+    one, two = _result(), _result(0.001)
+    rest = ensembles({0.5: 0.9}, {0.5: list(0.799 + WOBBLE)}, {0.5: 0.4})
+    cost = Result(page(4, unit_sparsities=[0.5], scratch_sparsities=[0.5]), rest, live=True)
+    return tables.ends({"digits": [one, cost], "mnist": [two]}, 2.0)
+
+
+def test_endpoints_are_corrected_within_their_scale():
+    found = _judged()
+    alone = tables.ends({"digits": [_result()]}, 2.0)["digits"][0]
+    gain, cost = found["digits"]
+    assert len(found["mnist"]) == 1 and found["mnist"][0].outcome == "equal"
+    apart = statistics.p_no_worse(100 * (0.799 + WOBBLE - 0.8), 2.0)
+    assert [gain.p, cost.p] == pytest.approx(statistics.holm([alone.p, apart]))
+
+
+def test_verdicts_and_power_tell_every_endpoint():
+    run, found = _Page(), _judged()
+    tables.verdicts(run, found)
+    (lines,) = run.tables
+    assert [line[0] for line in lines] == ["C1a", "C1a", "C3"], "claims together"
+    assert [line[2] for line in lines] == ["digits", "mnist", "digits"]
+    assert lines[0][5] == "**better by less than 7**" and lines[1][5] == "**equal**" and lines[2][5] == "**better**"
+    assert lines[2][3].startswith("40 % of the multiplications")
+    tables.power(run, found)
+    assert [text.split(",")[0] for text in run.said] == ["*digits*", "*mnist*"]
+    assert f": {found['mnist'][0].detectable:.1f}." in run.said[1]
+
+
+def test_endpoints_can_be_drawn():
+    table = tables.end_points(_judged())
+    assert set(table["outcome"]) <= set(statistics.OUTCOMES) and len(table) == 3
+    drawing = plots.forest(table)
+    assert (
+        "C1a: magnitude, after training 0.8 − unpruned, in the same phases: +2.0, better by less than 7" in drawing.alt
+    )
+
+
+# Charts
+
+
+def test_a_forest_plot_says_every_difference_and_shows_outcomes_apart():
+    table = tables.contrasts([_result(), _mnist()], lambda p: p.comparisons(), ("clean", "PGD, L∞ 0.1"))
+    drawing = plots.forest(table)
+    for line in table.itertuples():
+        assert f"{line.scale}, {line.measure}, {line.line}: {line.mean:+.1f}, {line.told}" in drawing.alt
+    assert "digits, PGD, L∞ 0.1, SNIP, before training sparsity 0.8: -10.0, worse" in drawing.alt
+    titles = [axis.get_title() for axis in drawing.fig.axes]
+    assert titles == ["clean, digits", "PGD, L∞ 0.1, digits", "clean, mnist", "PGD, L∞ 0.1, mnist"]
+    (legend,) = drawing.fig.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == [o for o in plots.OUTCOMES if o in set(table["outcome"])] and "not comparable" in shown
+    first, axis = drawing.fig.axes[:2]
+    assert [t.get_text() for t in first.get_yticklabels()] == list(dict.fromkeys(table["line"]))
+    faces = {c.get_label(): c.lines[0].get_markerfacecolor() for c in axis.containers}
+    assert faces["not comparable"] == "white" != faces["worse"]
+    points = {c.get_label(): sorted(c.lines[0].get_xdata()) for c in axis.containers}
+    assert points["worse"] == pytest.approx([-10]) and points["better"] == pytest.approx([4])
+
+
+def _mnist():
+    result = _result(0.1)
+    return Result(result.parameters.model_copy(update={"profile": "mnist"}), result.rows, live=True)
+
+
+def test_outcomes_differ_in_more_than_their_colour():
+    looks = [(colour, marker) for colour, marker in plots.OUTCOMES.values()]
+    assert set(plots.OUTCOMES) == set(statistics.OUTCOMES) and len(set(looks)) == len(looks)
+    better, worse = (plots.OUTCOMES[o] for o in (statistics.BETTER, statistics.WORSE))
+    assert better[1] != worse[1]
+    grey = [matplotlib.colors.to_rgb(plots.OUTCOMES[o][0]) for o in (statistics.FLOOR, statistics.NOT_COMPARABLE)]
+    assert all(len(set(rgb)) == 1 for rgb in grey)
+
+
+def test_scales_stand_side_by_side_and_a_chart_says_what_it_shows():
+    one = _result()
+    half = Result(_mnist().parameters, one.rows.assign(value=lambda t: t["value"] / 2), live=True)
+    table = tables.headline(tables.together([one, half]))
+    assert "PGD, L∞" in set(table["measure"]), "the radius is not in the name"
+    table = table[table["measure"].isin(["clean", "PGD, L∞"]) & (table["arm"] != "unpruned")]
+    drawing = plots.lines(tables.started(table))
+    titles = [axis.get_title() for axis in drawing.fig.axes if axis.axison]
+    assert sorted(titles) == ["PGD, L∞, digits", "PGD, L∞, mnist", "clean, digits", "clean, mnist"]
+    assert "digits, PGD, L∞: " in drawing.alt and "SNIP, before training 50 to 40" in drawing.alt
+    assert "mnist, PGD, L∞: " in drawing.alt and "SNIP, before training 25 to 20" in drawing.alt
+    handles = {text.get_text() for legend in drawing.fig.legends for text in legend.get_texts()}
+    assert handles == {"magnitude, after training", "SNIP, before training"}
+
+
+def test_the_middle_radius_stands_for_a_norm():
+    made = rows("dense", clean=0.9, attacked={0.05: 0.8, 0.1: 0.6, 0.2: 0.1}, question="width")
+    table = tables.headline(tables.together([Result(P, made, live=True)]))
+    assert table.loc[table["measure"] == "PGD, L∞", "value"].unique() == pytest.approx([60])
+
+
+def test_the_radius_begins_at_the_clean_accuracy():
+    made = rows("dense", clean=0.9, attacked={0.1: 0.7}, question="radius")
+    table = tables.over_radius(tables.together([Result(P, made, live=True)]))
+    means = table.groupby(["network", "norm", "eps"])["value"].mean()
+    assert means["dense, PGD", "linf", 0.0] == pytest.approx(90)
+    assert means["dense, PGD", "linf", 0.1] == pytest.approx(70)
+
+
+def test_masks_are_named_in_order():
+    plain = {"learnt": False, "base": "trained", "batch_norm": "frozen"}
+    restated = {"batch_norm": "restated"}
+    made = together(
+        rows("random", 0.9, 0.3, **{**plain, **restated}),
+        rows("scales", 0.0, 0.9, **{**plain, "batch_norm": "learnt"}),
+        rows("adversarial", 0.9, 0.85, **{**plain, "learnt": True}),
+        rows("adversarial", 0.5, 0.1, **{**plain, "learnt": True}),
+        rows("adversarial", 0.9, 0.4, **{**plain, **restated, "learnt": True, "base": "untrained"}),
+        rows("dense", 0.0, 0.9, **plain),
+    )
+    shown = tables.masks([Result(page(3), made, live=True)])
+    names = list(shown["network"].unique())
+    assert names[0] == "dense"
+    assert set(names[1:3]) == {"learnt: attacks", "learnt: attacks, restated, untrained"}
+    assert set(names[3:]) == {"random weights, restated", "learnt batch-norm"}
+    assert set(shown["sparsity"]) == {0.0, 0.9}
+
+
+def test_lines_of_cost_begin_at_the_dense_network():
+    share = {0.5: 0.4, 0.7: 0.2}
+    made = [ensembles(dict.fromkeys(share, 0.9), dict.fromkeys(share, 0.8), share, members=n) for n in (1, 5)]
+    table = tables.costs([Result(page(4), together(*made), live=True)], "ensemble", "macs")
+    macs = {name: sorted(own["macs"].unique()) for name, own in table.groupby("network")}
+    assert macs == {name: pytest.approx([0.2, 0.4, 1.0]) for name in ("one, shrunk", "ensemble of 5, shrunk")}
+
+
+def test_a_network_costs_its_parents_too():
+    made = {"start": (0.0, 8.0), "pruned": (0.7, 4.0), "shrunk": (0.7, 1.0), "dense": (0.0, 3.0), "scratch": (0.7, 6.0)}
+    table = pd.concat(
+        rows(arm, s, 1000, question="first").assign(seconds=t, metric="weights") for arm, (s, t) in made.items()
+    )
+    run = _Page()
+    tables.making(run, [Result(page(4), table, live=True)])
+    assert run.tables == [
+        [["digits", "standard", "dense", "11.0", "", ""], ["digits", "standard", "0.7", "", "13.0", "6.0"]]
+    ]
+
+
+def test_detectors_are_ranked_by_their_mean():
+    table = pd.DataFrame({"detector": ["msp", "knn", "msp", "knn"], "value": [60.0, 90, 70, 10]})
+    assert tables.ranked(table)["detector"].tolist() == ["msp", "msp", "knn", "knn"]
+
+
+def test_everything_that_parameters_allow_has_a_name():
+    assert set(words.CRITERIA) >= set(criteria.NAMES) and set(words.WHEN) == set(schedules.WHEN)
+    assert set(words.DETECTORS) >= set(detectors.NAMES) and set(words.NORMS) == set(attacks.NORMS)
+    known = {words.anomaly(name) for name in (*data.OUTLIERS, *data.NAMES, *shifts.KINDS)}
+    assert not [name for name in known if "_" in name]
+    assert words.detector("sensnorm layers:all norm:inf") == "SensNorm, all layers, p = ∞"
+    assert words.anomaly("pgd:0.1") == "PGD, ε = 0.1" and words.anomaly("rotate:4") == "rotation, severity 4"
+
+
+@pytest.mark.parametrize("name", experiments.FIGURES)
+def test_what_the_pages_compute_has_a_name(name):
+    p = typed.resolve(experiments.PAGES[name], {"seeds": 1} if "seeds" in experiments.PAGES[name].model_fields else {})
+    for role, step in p.roles():
+        assert "_" not in words.network({"arm": "dense", **role})
+        detector = step.columns().get("detector")
+        assert detector is None or "_" not in words.detector(detector)
+        anomaly = step.columns().get("anomaly")
+        assert anomaly is None or "_" not in words.anomaly(anomaly)
