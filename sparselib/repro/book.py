@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sparselib import checkpoints
 from sparselib.repro import notebooks, project
 from sparselib.repro.parameters import Parameters
 
+LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
 
 
@@ -79,21 +81,37 @@ def _wanted(pages):
     for path in sorted((root / "book").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
             wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+    leads = {}
     for name, model in pages.items():
-        wanted[f"{model.folder}/{name}.ipynb"] = _page(executed(name))
+        wanted[f"{model.folder}/{name}.ipynb"], leads[name] = _page(executed(name))
+    for name, text in wanted.items():
+        if name.endswith(".md"):
+            wanted[name] = _led(name, text.decode(), leads)
     wanted[f"book/_static/{MATHJAX}"] = _mathjax()
     return wanted
 
 
+def _led(name, text, leads):
+    """Return a page of prose with the leads that it asks for."""
+    parts = LEAD.split(text)  # prose, the name of a page, prose, …
+    if missing := [page for page in parts[1::2] if page not in leads]:
+        raise BookError(f"{name} asks for the lead of {missing[0]!r}, which is no page of the book")
+    return "".join(leads[part] if i % 2 else part for i, part in enumerate(parts)).encode()
+
+
 def _page(path):
-    """Return an executed notebook as the book wants it.
+    """Return an executed notebook as the book wants it, and its lead (Markdown), which goes under the first cell.
 
     Caption, label and alt text are read from the metadata of the cell, and apply to all its outputs: so each figure
     gets a cell of its own, without a source.
     """
     notebook = nbformat.read(path, as_version=4)
-    cells = []
+    cells, leads = [], []
     for cell in notebook.cells:
+        if "outputs" in cell:
+            found = [output for output in cell.outputs if output.get("metadata", {}).get("sparselib-lead")]
+            leads += [output["data"]["text/markdown"] for output in found]
+            cell["outputs"] = [output for output in cell.outputs if output not in found]
         if "injected-parameters" in cell.metadata.get("tags", []):
             continue  # the parameter table says it better
         cells.append(cell)
@@ -112,8 +130,11 @@ def _page(path):
             cells.append({**own, "id": f"{cell['id']}-{len(cells)}"})
         if "outputs" in cell:
             cell["outputs"] = outputs[:first]
+    lead = "\n\n".join(leads)
+    if lead:
+        cells.insert(1, {**nbformat.v4.new_markdown_cell(lead), "id": "lead"})
     notebook.cells = [nbformat.from_dict(cell) for cell in cells]
-    return nbformat.writes(notebook).encode()
+    return nbformat.writes(notebook).encode(), lead
 
 
 def _mathjax():

@@ -106,6 +106,10 @@ class Run:
         """Show prose whose numbers were computed just now."""
         display(Markdown(markdown))
 
+    def lead(self, markdown: str) -> None:
+        """Show prose that the book puts under the question of the page, and where a page of prose asks for it."""
+        display(Markdown(markdown), metadata={"sparselib-lead": True})
+
     def source(self, *things: Any) -> None:
         """Show the source of functions or classes, as it is."""
         code = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)

@@ -74,7 +74,7 @@ class Step(BaseModel, extra="forbid", frozen=True):
         try:
             return _digest([self.what, self.parts()])
         except ValueError as error:
-            raise StepError(f"{self}: {error}") from error
+            raise StepError(f"{type(self).__name__}: {error}") from error  # its columns may need the data, too
 
     def code(self) -> dict[str, str]:
         """Return {definition: digest} of the code behind the result, that of the inputs apart."""
