@@ -61,6 +61,7 @@ WRONG = {
     "samples": NOT_SAMPLES, "fraction": [*NOT_NUMBERS, 1.0, 1.5, -0.1, INF], "open_fraction": [*NOT_NUMBERS, 0, 1, 1.5],
     "number": [*NOT_NUMBERS, -1.0, INF], "positive": [*NOT_NUMBERS, -1.0, 0, INF],
     "count": [*NOT_NUMBERS, 0, -1, 1.5, INF], "natural": [*NOT_NUMBERS, -1, 1.5, INF],
+    "share": [*NOT_NUMBERS, -0.1, 1.5, INF],
     "severity": [*NOT_NUMBERS, 0, 6, 2.5], "seed": [*NOT_NUMBERS, 1.5, INF], "name": NOT_TEXT, "flag": NOT_FLAGS,
     "scores": [None, "s", 3, [], [[1.0]], [NAN], torch.ones(2, 2), torch.ones(0), ["a"], 1j * torch.ones(2)],
     "path": [None, 3, b"x", "", "\0", [], torch.ones(1)],
@@ -74,7 +75,7 @@ OPTIONAL = {name: [v for v in values if v is not None] for name, values in WRONG
 NET, STATE = network(), network().state_dict()
 PRUNE = {
     "model": "model", "criterion": "name", "sparsity": "fraction", "x": OPTIONAL["x"], "y": "y", "scope": "name",
-    "structured": "flag", "rounds": "count", "seed": "seed", "batch_size": "count",
+    "structured": "flag", "rounds": OPTIONAL["count"], "least": "share", "seed": "seed", "batch_size": "count",
 }  # fmt: skip
 ATTACK = {"model": "odd_model", "x": "unit_x", "y": "needed_y", "eps": "number", "norm": "name"}
 TRAIN = {"train": "train", "batch_size": "count", "lr": "positive", "seed": "seed"}
@@ -96,12 +97,13 @@ def fitted(name):
     return detectors.build(name).fit(NET, TINY)
 
 
+SCORED = fitted("msp")
 CALLS = [
     example(pruning.prune, PRUNE, model=NET, criterion="snip", sparsity=0.5, x=X, y=Y),
     example(pruning.sparsity, {"model": "model"}, model=NET),
     example(pruning.shrink, {"model": "model", "example": OPTIONAL["example"]}, model=NET, example=X),
     example(
-        criteria.saliency, {k: PRUNE[k] for k in PRUNE if k not in ("sparsity", "scope", "rounds")},
+        criteria.saliency, {k: PRUNE[k] for k in PRUNE if k not in ("sparsity", "scope", "rounds", "least")},
         model=NET, criterion="snip", x=X, y=Y,
     ),
     example(costs.cost, {"model": "model", "example": "example", "repeats": "count"}, model=NET, example=X, repeats=1),
@@ -110,12 +112,13 @@ CALLS = [
         schedules.train_sparse,
         {**TRAIN, "model": "model", "criterion": "name", "sparsity": "fraction", "when": "name", "epochs": "count",
          "finetune_epochs": "natural", "finetune_lr": "positive", "limit": "fraction", "scored": "count",
-         "rounds": "count", "scope": "name", "structured": "flag"},
+         "rounds": OPTIONAL["count"], "rewind": [*NOT_NUMBERS, -1, 1, 0.5, INF], "scope": "name", "structured": "flag"},
         model=NET, train=TINY, criterion="magnitude", sparsity=0.5, epochs=1, finetune_epochs=0, progress=False,
     ),
     example(
         schedules.finetuned,
-        {**TRAIN, "dense": "model", "criterion": "name", "sparsity": "fraction", "epochs": "natural"},
+        {**TRAIN, "dense": "model", "criterion": "name", "sparsity": "fraction", "epochs": "natural",
+         "rounds": OPTIONAL["count"]},
         dense=NET, train=TINY, criterion="magnitude", sparsity=0.5, epochs=0, progress=False,
     ),
     example(
@@ -125,12 +128,26 @@ CALLS = [
          "keep_ends": "flag", "outliers": OPTIONAL["samples"]},
         model=NET, train=TINY, sparsity=0.5, epochs=0, progress=False,
     ),
+    example(
+        subnetworks.fit_batch_norm,
+        {**TRAIN, "model": "model", "objective": "name", "eps": "number", "noise": "number", "epochs": "natural",
+         "outliers": OPTIONAL["samples"]},
+        model=NET, train=TINY, epochs=0, progress=False,
+    ),
     example(attacks.fgsm, {**ATTACK, "targeted": "flag"}, model=NET, x=X, y=Y, eps=0.1),
     example(
         attacks.pgd,
         {**ATTACK, "steps": "count", "step_size": OPTIONAL["number"], "restarts": "count", "loss": "name",
          "random_start": "flag", "targeted": "flag", "early_stop": "flag", "seed": "seed"},
         model=NET, x=X, y=Y, eps=0.1, steps=1,
+    ),
+    example(
+        attacks.adaptive,
+        {**ATTACK, "threshold": NOT_NUMBERS, "weights": [None, 0.5, "1", [], [-1.0], [NAN], ["a"], {}, torch.ones(0)],
+         "score": [None, 3, "msp", lambda x: x, lambda x: x.sum(), lambda x: None, lambda x: NAN * x.sum((1, 2, 3))],
+         "scale": OPTIONAL["positive"], "steps": "count", "step_size": OPTIONAL["number"], "restarts": "count",
+         "random_start": "flag", "early_stop": "flag", "seed": "seed"},
+        model=NET, x=X, y=Y, eps=0.1, score=SCORED.differentiable, threshold=0.0, steps=1,
     ),
     example(
         attacks.autoattack, {**ATTACK, "model": "model", "seed": "seed", "batch_size": "count"},
@@ -177,21 +194,44 @@ CALLS = [
          "reference": [3, "nonsense", True, []], "standardise": "flag", "per_loss": "flag", "budget": "count"},
         criterion="snip",
     ),
+    example(
+        partial(detectors.build, "sensnorm-ayle"),
+        {"budget": "count", "criterion": ["crop", None, 3], "norm": [2, None], "per_loss": [False], "views": [2]},
+        budget=1000,
+    ),
     example(detectors.build("msp").fit, {"model": "model"}, model=NET),
     example(detectors.build("knn", k=3).fit, {"model": "model", "train": "samples"}, model=NET, train=TINY),
     *[
         example(fitted(name).score, {"x": "x"}, x=X)
-        for name in ("msp", "odin", "mahalanobis", "react", "sensnorm", "profile")
+        for name in ("msp", "odin", "mahalanobis", "react", "feature_norm", "sensnorm", "sensnorm-ayle", "profile")
+    ],
+    *[
+        example(fitted(name).differentiable, {"x": "x"}, x=X)
+        for name in ("msp", "energy", "mahalanobis", "knn", "feature_norm")
     ],
     example(metrics.auroc, SCORES, id_scores=[0.1, 0.2], ood_scores=[0.3]),
     example(metrics.aupr, {**SCORES, "positive": "name"}, id_scores=[0.1, 0.2], ood_scores=[0.3]),
     example(metrics.fpr_at_95_tpr, {**SCORES, "positive": "name"}, id_scores=[0.1, 0.2], ood_scores=[0.3]),
+    example(metrics.threshold, {"id_scores": "scores", "false_alarms": "fraction"}, id_scores=[0.1, 0.2]),
+    example(
+        metrics.right_or_rejected,
+        {"scores": "scores", "right": [None, "r", 3, [], [True], [0, 1], [[True, False]], torch.ones(2)],
+         "threshold": [*NOT_NUMBERS, INF]},
+        scores=[0.1, 0.2], right=[True, False], threshold=0.15,
+    ),
+    example(
+        metrics.area_under_accuracy,
+        {"eps": [None, 3, "e", [], [0.0], [0.1, 0.2], [0.0, 0.0], [0.0, -0.1], [0.0, NAN]],
+         "accuracy": [None, 3, "a", [], [1.0], [1.0, 1.5], [-0.1, 0.5], [1.0, NAN], [1.0, 0.5, 0.2], [90.0, 50.0]]},
+        eps=[0.0, 0.1], accuracy=[1.0, 0.5],
+    ),
     example(sensitivity.norms, {**SALIENCY, "norm": "norm", "aggregate": "name"}, model=NET, x=X),
     example(sensitivity.profile, {**SALIENCY, "norm": "norm", "reference": OPTIONAL["tensors"]}, model=NET, x=X),
     example(sensitivity.moments, SALIENCY, model=NET, x=X),
     example(
         training.fit,
         {**TRAIN, "model": "odd_model", "epochs": "natural", "weight_decay": "number", "noise": OPTIONAL["number"],
+         "augment": [v for v in NOT_TEXT if v is not None], "precision": "name",
          "adversarial": [3, "pgd", 0.1], "after_epoch": [3, "x"], "progress": "flag"},
         model=network(), train=TINY, epochs=1, progress=False,
     ),

@@ -42,8 +42,8 @@ def test_hidden_files_and_folders_do_not_count(tree):
         place.mkdir()
         Image.fromarray(SHADES).save(place / "0-checkpoint.png")
     (tree / "train" / "a" / "._0.png").write_bytes(b"\0\5\x16\7Mac OS X")
-    (tree / "train" / "a" / "notes.txt").write_text("no image")
-    (tree / "train" / "readme.txt").write_text("no class")
+    (tree / "train" / "a" / "notes.txt").write_text("no image", encoding="utf-8")
+    (tree / "train" / "readme.txt").write_text("no class", encoding="utf-8")
     samples = load(tree)
     assert samples.classes == ("a", "b") and samples.y.tolist() == [0, 0, 1, 1]
     assert torch.equal(samples.x[0, 0], torch.from_numpy(SHADES).float() / 255)
@@ -68,7 +68,11 @@ def test_one_split_decides_for_both(tree):
         ),
         (lambda d: Image.new("L", (8, 9)).save(d / "test" / "b" / "9.png"), ValueError, r"test/b/9.png is \(9, 8\)"),
         (lambda d: (d / "train" / "a" / "0.png").write_bytes(b""), ValueError, "cannot read the image .*a/0.png"),
-        (lambda d: (d / "test" / "a" / "0.png").write_text("version https://git-lfs"), ValueError, "test/a/0.png"),
+        (
+            lambda d: (d / "test" / "a" / "0.png").write_text("version https://git-lfs", encoding="utf-8"),
+            ValueError,
+            "test/a/0.png",
+        ),
         (lambda d: (d / "train" / "a" / "0.png").write_bytes(bomb(30_000)), ValueError, "a/0.png: .*900000000 pixels"),
         (lambda d: (d / "train" / "a" / "0.png").write_bytes(bomb(5_000)), ValueError, "5000 × 5000 pixels, more than"),
         (

@@ -106,8 +106,8 @@ one = small()
 
 @pytest.fixture
 def module(tmp_path):
-    (tmp_path / "beside.py").write_text("WIDTH = 16")
-    (tmp_path / "mine.py").write_text(FACTORY)
+    (tmp_path / "beside.py").write_text("WIDTH = 16", encoding="utf-8")
+    (tmp_path / "mine.py").write_text(FACTORY, encoding="utf-8")
     return tmp_path / "mine.py"
 
 

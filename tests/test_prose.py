@@ -16,7 +16,7 @@ SOURCES = [
 # What is no result: code, formulas, roles and links, and the settings that prose may name.
 NOT_PROSE = [
     r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\{[\w:-]+\}`[^`]*`", r"\]\([^)]*\)", r"https?://\S+",
-    r"95 %", r"<!--.*?-->",
+    r"95 %", r"\b5 % of the clean test images", r"a probability of 80 %", r"<!--.*?-->",
 ]  # fmt: skip
 RESULT = re.compile(
     r"\d[\d.,]*\s*(?:%|percent\b|points?\b|times (?:as|faster|more|less)|×\s*(?:faster|slower|as)|± )|"

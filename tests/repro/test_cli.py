@@ -106,7 +106,9 @@ def test_lists_and_status(call):
     code, out, _ = call("status", "--figure", "0", "--figure", "5", *GRID)
     number = int(re.search(r"0 of (\d+) steps", out)[1])
     assert code == 0 and "00_quickstart: stale: never run" in out
-    assert number > 50 and f"{number} to compute: new parameters" in out
+    assert number > 50 and f"{number + 1} to compute: new parameters" in out, (
+        "and the network that the others start from"
+    )
 
 
 def test_status_copes_with_missing_data(call, tmp_path):
@@ -119,8 +121,8 @@ def test_status_copes_with_missing_data(call, tmp_path):
 def test_rows_are_computed_and_published_without_notebooks(call, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "folder", lambda profile: tmp_path / "results" / profile)
     small = [
-        "sparsities=[0.5]", "finetune_epochs=0", "detectors=[sensnorm]", "anomalies=[uniform]", "ablation=[knn]",
-        "fresh_seeds=0", "train_limit=80",
+        "sparsities=[0.5]", "finetune_epochs=0", "detectors=[msp,sensnorm,sensnorm-ayle]",
+        "anomalies=[uniform]", "ablation=[knn]", "rounds=1", "train_limit=80",
     ]  # fmt: skip
     sets = [part for text in small for part in ("--set", text)]
     arguments = ["reproduce", "--figure", "5", "--rows-only", "--publish", "--jobs", "1", *GRID, *sets]
@@ -143,8 +145,8 @@ def test_a_full_disk_is_one_line_and_nothing_is_spoilt(call, tmp_path, monkeypat
     monkeypatch.setenv("SPARSELIB_STORE", str(disk))
     small = [
         "seeds=8",
-        "fresh_seeds=0",
-        "detectors=[sensnorm]",
+        "rounds=1",
+        "detectors=[msp,sensnorm,sensnorm-ayle]",
         "ablation=[knn]",
         "epochs=0",
         "train_limit=80",

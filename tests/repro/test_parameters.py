@@ -5,9 +5,9 @@ import nbformat
 import pytest
 import yaml
 
-from sparselib import cli, experiments
-from sparselib.experiments import sensnorm
-from sparselib.experiments.sparsity import weights
+from sparselib import cli, experiments, training
+from sparselib.experiments import fields, sensnorm
+from sparselib.experiments.sparsity import CONTROLS, weights
 from sparselib.repro import notebooks
 from sparselib.repro import parameters as typed
 from sparselib.repro.page import rerun_command
@@ -84,8 +84,20 @@ def test_bad_parameters_are_one_line(values, message):
         (4, {"unit_sparsities": [0.5]}, "scratch_sparsities must be among unit_sparsities"),
         (6, {"figures": {"01_sparsity": {}}}, "did you mean '01_sparsity_and_robustness'"),
         (6, {"figures": {"05_sensnorm": {"sedes": 2}}}, "did you mean 'seeds'"),
-        (6, {"figures": {"05_sensnorm": {"fresh_seeds": -1}}}, "parameter 'fresh_seeds' of 05_sensnorm: .*got -1"),
-        (6, {"margin": -1}, "greater than or equal to 0, got -1"),
+        (6, {"figures": {"05_sensnorm": {"rounds": 0}}}, "parameter 'rounds' of 05_sensnorm: .*got 0"),
+        (6, {"delta": -1}, "greater than or equal to 0, got -1"),
+        (1, {"headline_sparsity": 0.3}, r"headline_sparsity must be among \[0.5, 0.8, 0.9, 0.95\], got 0.3"),
+        (1, {"precision": "float16"}, "unknown precision 'float16'"),
+        (1, {"augment": "crops"}, "unknown augment 'crops'; did you mean 'crop'"),
+        (1, {"rounds": None, "attack_restarts": 0}, "attack_restarts' of 01_sparsity_and_robustness: .*got 0"),
+        (2, {"detectors": ["knn"]}, "must hold 'msp'"),
+        (3, {"objectives": ["clean"]}, "must hold 'adversarial'"),
+        (3, {"controls": ["snip"]}, "unknown control 'snip'"),
+        (3, {"evaded": ["msp", "gradnorm"]}, "detector 'gradnorm' has no score that can be attacked"),
+        (3, {"evaded": []}, "at least 1 item"),
+        (7, {"mask_sparsities": []}, "parameter 'mask_sparsities' of 07_a_network_of_others"),
+        (5, {"detectors": ["msp", "sensnorm"]}, "must hold 'sensnorm-ayle'"),
+        (5, {"detectors": ["msp", "sensnorm-ayle norm:1"]}, "detector 'sensnorm-ayle norm:1': "),
     ],
 )
 def test_bad_settings_of_figures_are_one_line(name, values, message):
@@ -97,7 +109,10 @@ def test_bad_settings_of_figures_are_one_line(name, values, message):
 @pytest.mark.parametrize(
     "name, values",
     [
-        (5, {"held_out": ["7", "9"], "detectors": ["msp", "sensnorm", "sensnorm layers:all norm:inf"]}),
+        (
+            5,
+            {"held_out": ["7", "9"], "detectors": ["msp", "sensnorm", "sensnorm-ayle", "sensnorm layers:all norm:inf"]},
+        ),
         (5, {"anomalies": ["pgd:0.1", "folder:/tmp/a, b: 'c'"], "width": 0}),
         (1, {"recipes": ["magnitude after units"], "label_noise": 0.25, "eps_linf": [1e-05]}),
         (6, {"figures": {"05_sensnorm": {"sparsities": [0.0, 0.5], "recipe": "snip before"}}}),
@@ -114,6 +129,7 @@ def test_the_verdict_judges_the_figures_as_they_are_set():
     given = {
         "seeds": 2,
         "sparsities": [0.5],
+        "headline_sparsity": 0.5,
         "unit_sparsities": [0.7],
         "scratch_sparsities": [0.7],
         "anomalies": ["uniform"],
@@ -133,18 +149,55 @@ def test_the_verdict_judges_the_figures_as_they_are_set():
 def test_narrow_and_wide_networks_have_the_same_number_of_weights():
     p = typed.resolve(_page(1), {"recipes": ["magnitude after"], "narrow_widths": [4, 8], "wide_width": 16})
     found = list(p.same_size(0))
-    narrow, sparse, wide = found[:-1:2], found[1:-1:2], found[-1][2]
-    assert [net.width for _, _, net in narrow] == [4, 8] and wide.width == 16
-    for (size, _, dense), (same, arm, pruned) in zip(narrow, sparse, strict=True):
-        assert size == same == weights(dense) == round((1 - pruned.sparsity) * weights(wide))
-        assert arm == "magnitude after" and pruned.dense.width == wide.width
+    *narrow, (_, _, wide), (_, last, _) = found
+    assert last == "unpruned" and wide.width == 16 and len(narrow) == 6
+    for width, three in zip([4, 8], (narrow[:3], narrow[3:]), strict=True):
+        assert [arm for _, arm, _ in three] == ["dense", "unpruned", "magnitude after"]
+        (size, _, dense), (_, _, unpruned), (_, _, pruned) = three
+        assert {s for s, _, _ in three} == {size} and dense.width == unpruned.dense.width == width
+        assert size == weights(dense) == round((1 - pruned.sparsity) * weights(wide))
+        assert pruned.dense.width == wide.width and unpruned.sparsity == 0
+        assert (pruned.rounds, pruned.epochs) == (unpruned.rounds, unpruned.epochs) == (p.rounds, p.finetune_epochs)
         assert pruned.dense.epochs + pruned.epochs == dense.epochs == wide.epochs
     nets = [net for role, net in p.networks(0) if role["question"] == "width"]
     assert {net.dense.epochs + net.epochs for net in nets[1:]} == {nets[0].epochs}
     noisy = [(arm, net) for arm, net in p.noisy_labels(0)]
-    assert [arm for arm, _ in noisy][:4] == ["dense", "fewer epochs", "weight decay", "narrow"]
+    assert tuple(arm for arm, _ in noisy if arm in CONTROLS) == ("dense", *CONTROLS[2:], CONTROLS[1])
     sparse = [net for _, net in noisy if net is not net.origin]
-    assert sparse and all(net.dense.epochs + net.epochs == p.noisy_epochs for net in sparse)
+    assert len(sparse) == 1 + len(p.noisy_recipes) * len(p.noisy_sparsities)
+    assert all(net.dense.epochs + net.epochs == p.noisy_epochs for net in sparse)
+
+
+def test_only_what_is_pruned_after_training_is_cut_in_the_rounds_of_the_page():
+    p = typed.resolve(_page(1), {})
+    dense = p.trained(0)
+    rounds = {how: p.pruned(dense, how, 0.5).rounds for how in p.recipes}
+    assert rounds == {how: p.rounds if "after" in how else None for how in p.recipes}
+    assert p.pruned(dense, "magnitude after", 0.5, rounds=2).rounds == 2
+
+
+def test_the_precision_is_that_of_the_machine_or_is_refused(monkeypatch):
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: True)
+    assert [fields.effective(name) for name in ("float32", "bfloat16", "auto")] == ["float32", "bfloat16", "bfloat16"]
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
+    assert fields.effective("float32") == "float32"
+    with pytest.warns(UserWarning, match="no bfloat16 arithmetic here"):
+        assert fields.effective("auto") == "float32"
+    with pytest.raises(ValueError, match="precision 'bfloat16' needs a processor that has it"):
+        fields.effective("bfloat16")
+
+
+def test_page_7_asks_for_masks_over_one_network_and_its_controls():
+    p = typed.resolve(_page(7), {"mask_sparsities": [0.6, 0.9], "objectives": ["adversarial", "clean"]})
+    found = [(role["arm"], role["learnt"], role["batch_norm"], net) for role, net in p.networks(0)]
+    assert [(*line,) for *line, _ in found] == [
+        ("dense", False, "frozen"), ("adversarial", True, "frozen"), ("clean", True, "frozen"),
+        ("magnitude", False, "frozen"), ("magnitude", False, "restated"), ("random", False, "frozen"),
+        ("random", False, "restated"), ("scales", False, "learnt"),
+    ]  # fmt: skip
+    dense = found[0][3]
+    assert all(net.dense == dense for *_, net in found[1:])
+    assert {net.sparsity for *_, net in found[1:-1]} == {0.6}
 
 
 def test_figures_go_by_number_name_and_path():
@@ -185,8 +238,8 @@ def test_a_profile_is_a_file_that_papermill_hands_over(profile):
     path = SENSNORM.profiles / f"{profile}.yml"
     handed = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert typed.from_notebook(SENSNORM, _namespace(injected=handed)) == typed.resolve(SENSNORM, {"profile": profile})
-    handed["sensnorm"]["fresh_seeds"] = 1  # a file of one's own
-    assert typed.from_notebook(SENSNORM, _namespace(injected=handed)).fresh_seeds == 1
+    handed["sensnorm"]["rounds"] = 7  # a file of one's own
+    assert typed.from_notebook(SENSNORM, _namespace(injected=handed)).rounds == 7
 
 
 def test_a_stray_name_in_a_notebook_is_caught_once():
@@ -209,6 +262,8 @@ weights: ''
 width: 4
 epochs: 1
 batch_size: 8
+precision: float32
+augment: ''
 lesson: {seed: 0}
 """
 

@@ -18,8 +18,9 @@ SMALL = {
     "width": 4,
     "seeds": 2,
     "sparsities": "[0,0.5]",
+    "headline_sparsity": 0.5,
     "finetune_epochs": 1,
-    "detectors": "[msp,energy,sensnorm]",
+    "detectors": "[msp,energy,sensnorm,sensnorm-ayle]",
     "anomalies": "[uniform,heldout]",
     "recipes": "[magnitude after,magnitude after units]",
     "wide_width": 6,
@@ -38,7 +39,7 @@ SMALL = {
     "shifts": "[fog]",
     "mask_sparsities": "[0.5]",
     "mask_epochs": 1,
-    "objectives": "[clean]",
+    "objectives": "[adversarial]",
     "members": 2,
     "unit_sparsities": "[0.5]",
     "scratch_sparsities": "[0.5]",
@@ -46,10 +47,12 @@ SMALL = {
     "certify_samples": 8,
     "gradient_detectors": "[msp,gradnorm layers:all]",
     "ablation": "[sensnorm norm:1]",
-    "fresh_seeds": 2,
+    "rounds": 2,
+    "attack_restarts": 1,
+    "controls": "[magnitude]",
 }
 FIVE = set(experiments.PAGES["05_sensnorm"].model_fields)
-PAGES = 15
+PAGES = 16
 SETS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
 
 
@@ -110,7 +113,7 @@ def test_another_parameter_computes_only_what_is_new(built):
     five = [part for name, value in SMALL.items() if name in FIVE for part in ("--set", f"{name}={value}")]
     assert _to_compute(built, "--figure", "5", *five) == 0
     assert _to_compute(built, "--figure", "5", *five, "--set", "anomalies=[uniform,heldout,textures]") == (
-        2 * 2 * 3 + 2 * 1 + 2 * 5  # 2 seeds × 2 sparsities × 3 detectors, the ablation, the fresh seeds
+        2 * 2 * 4 + 2 * 1  # 2 seeds × 2 sparsities × 4 detectors, the ablation
     )
     told = built("status", "--figure", "5", *five, "--set", "seeds=3").stdout
     assert "to compute: new parameters" in told and told.count("to compute") == 1
@@ -138,7 +141,7 @@ def _shown(path):
 
 
 def test_run_and_plain_papermill_give_different_correctly_labelled_figures(built):
-    names = ("epochs", "width", "finetune_epochs", "detectors", "ablation", "fresh_seeds")
+    names = ("epochs", "width", "finetune_epochs", "detectors", "ablation", "rounds")
     sets = [part for name in names for part in ("--set", f"{name}={SMALL[name]}")]
     sets += ["--set", "anomalies=[uniform]", "--set", "sparsities=[0,0.5]", "--set", "seeds=2"]
     built("run", "notebooks/05_sensnorm.ipynb", *sets, "-o", "a.ipynb")
@@ -169,7 +172,7 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
     built.edit("robustness/attacks.py", "return gradient.sign()", "return +gradient.sign()")
     found, text = stale()
     attacking = {"00_quickstart", "robustness", "tickets", "01_sparsity_and_robustness", "06_verdict"}
-    attacking |= {"03_subnetworks_without_training", "04_structured_sparsity_and_cost"}
+    attacking |= {"03_subnetworks_without_training", "04_structured_sparsity_and_cost", "07_a_network_of_others"}
     assert set(found) == attacking, "these attack, or search masks that may, or judge them"
     assert "robustness.attacks.steepest changed" in found["00_quickstart"]
     assert "to compute: robustness.attacks.steepest changed" in text

@@ -53,8 +53,8 @@ for name in names:
 print(len(names), os.path.dirname(sparselib.__file__))
 """
 SMALL = [
-    "seeds=2", "epochs=1", "width=4", "sparsities=[0,0.5]", "finetune_epochs=0", "detectors=[msp,sensnorm]",
-    "anomalies=[uniform]", "ablation=[knn]", "fresh_seeds=0", "train_limit=200",
+    "seeds=2", "epochs=1", "width=4", "sparsities=[0,0.5]", "finetune_epochs=0",
+    "detectors=[msp,sensnorm,sensnorm-ayle]", "anomalies=[uniform]", "ablation=[knn]", "rounds=1", "train_limit=200",
 ]  # fmt: skip
 
 

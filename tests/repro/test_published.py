@@ -12,8 +12,8 @@ from sparselib.repro.store import Store
 
 SMALL = {
     "seeds": 2, "epochs": 1, "width": 4, "train_limit": 100, "test_limit": 60, "sparsities": [0.0, 0.5],
-    "finetune_epochs": 1, "detectors": ["msp", "sensnorm"], "anomalies": ["uniform"], "ablation": ["sensnorm norm:1"],
-    "fresh_seeds": 0,
+    "finetune_epochs": 1, "detectors": ["msp", "sensnorm", "sensnorm-ayle"], "anomalies": ["uniform"],
+    "ablation": ["sensnorm norm:1"], "rounds": 1,
 }  # fmt: skip
 NAME = "05_sensnorm"
 PAGE = experiments.PAGES[NAME]
@@ -186,10 +186,10 @@ def test_verify_finds_what_differs_and_what_has_changed(monkeypatch, capsys, tmp
 
     _republish(results, change)
     code, out, _ = _verify(monkeypatch, capsys, tmp_path, "--sample", "100")
-    assert code == 1 and out.count("the code or the data have changed since") == 14
-    assert " 1 within 0.02, 10 different" in out and "difference 0.5: DIFFERENT" in out
+    assert code == 1 and out.count("the code or the data have changed since") == 18
+    assert " 1 within 0.02, 14 different" in out and "difference 0.5: DIFFERENT" in out
     code, out, _ = _verify(monkeypatch, capsys, tmp_path, "--sample", "100", "--tolerance", "0.6")
-    assert code == 0 and "3 of 14 steps identical, 11 within 0.6, 0 different" in out
+    assert code == 0 and "3 of 18 steps identical, 15 within 0.6, 0 different" in out
 
 
 def test_measured_values_and_gone_steps(results):

@@ -99,8 +99,9 @@ def test_two_runs_at_once_share_the_work(tmp_path):
 
 def test_ctrl_c_ends_with_130_and_no_worker_is_left(tmp_path):
     small = [
-        "seeds=40", "epochs=1", "width=4", "sparsities=[0.5]", "finetune_epochs=1", "detectors=[sensnorm]",
-        "anomalies=[uniform]", "ablation=[knn]", "fresh_seeds=0", "train_limit=300",
+        "seeds=40", "epochs=1", "width=4", "sparsities=[0.5]", "finetune_epochs=1",
+        "detectors=[msp,sensnorm,sensnorm-ayle]", "anomalies=[uniform]", "ablation=[knn]", "rounds=1",
+        "train_limit=300",
     ]  # fmt: skip
     sets = [part for text in small for part in ("--set", text)]
     command = [sys.executable, "-m", "sparselib", "reproduce", "--figure", "5", "--rows-only", "--jobs", "2", *sets]
