@@ -6,6 +6,7 @@ the figure and its words.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,10 +192,11 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         table = pd.concat([table[table["measure"] == name] for name in measures])
     scales, panels = (list(dict.fromkeys(table[name])) for name in ("scale", "measure"))
     names = {scale: list(dict.fromkeys(own["line"])) for scale, own in table.groupby("scale", sort=False)}
-    heights = [0.22 * len(names[scale]) + 0.5 for scale in scales]
+    lines = {scale: max(textwrap.fill(name, 48).count("\n") + 1 for name in own) for scale, own in names.items()}
+    heights = [0.06 + (0.08 + 0.14 * lines[scale]) * len(names[scale]) + 0.5 for scale in scales]
     with style():
         fig, axes = plt.subplots(
-            len(scales), len(panels), figsize=(2.0 + 2.3 * len(panels), sum(heights) + 0.4), squeeze=False,
+            len(scales), len(panels), figsize=(3.2 + 2.1 * len(panels), sum(heights) + 0.4), squeeze=False,
             sharey="row", height_ratios=heights, layout="constrained",
         )  # fmt: skip
         for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
@@ -209,7 +211,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
                 look = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "elinewidth": 1.2}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
-            axis.set_yticks(range(len(names[scale])), names[scale])
+            axis.set_yticks(range(len(names[scale])), [textwrap.fill(name, 48) for name in names[scale]])
             axis.set(ylim=(len(names[scale]) - 0.5, -0.5), xlim=_wide(own))
             axis.grid(axis="y", visible=False)
             axis.set_title(", ".join(filter(None, [measure, scale if len(scales) > 1 else ""])), wrap=True)
@@ -219,7 +221,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         for axis in axes.flat:
             legend |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         shown = [name for name in OUTCOMES if name in legend]
-        fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=len(shown), frameon=False)
+        fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=3 * min(len(panels), 2), frameon=False)
     told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 

@@ -194,7 +194,7 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
         for f in compare(r.parameters.comparisons(), r.rows)
     ]  # fmt: skip
     table = pd.DataFrame(lines, columns=list(lines[0]) if lines else ["scale", "claim", "question", "line", "measure"])
-    several = table.groupby(["scale", "line"])["question"].transform("nunique") > 1  # the same arm, otherwise compared
+    several = table.groupby(["scale", "claim", "line"])["question"].transform("nunique") > 1  # the same arm, otherwise compared
     table.loc[several, "line"] += " (" + table["question"] + ")"
     return table
 
@@ -270,8 +270,11 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
     decided = (table["low"] > 0) | (table["high"] < 0)
     fixed = table["outcome"].isin([statistics.NOT_COMPARABLE, statistics.FLOOR])
     fixed |= decided & (table["outcome"] == statistics.OPEN)
-    table = table.assign(name=table["line"], fixed=table["outcome"].where(fixed, None))
-    return table[["name", "scale", "mean", "low", "high", "delta", "fixed"]].to_dict("records")
+    names = ["line", "scale", "mean", "low", "high", "delta"]
+    return [
+        {**dict(zip(["name", *names[1:]], line[:-2], strict=True)), "fixed": line[-2] if line[-1] else None}
+        for line in table.assign(fixed=fixed)[[*names, "outcome", "fixed"]].itertuples(index=False, name=None)
+    ]
 
 
 def power(run: Run, found: dict[str, list[Endpoint]]) -> None:

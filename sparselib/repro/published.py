@@ -52,13 +52,14 @@ def write(parameters: Parameters, store: Store) -> list[Path]:
     """Write the rows of a figure, all of which the store must have. Returns the files, [] when nothing has changed."""
     roles = parameters.roles()
     rows = runner.rows(roles, store).drop(columns="taken")
-    outer = {name for role, step in roles for name in (*role, *step.columns())}
-    within = [name for name in rows.columns if name not in (*outer, *ORIGIN, "metric", "value")]
+    records = {step.key: store.get(step.what, step.key) for _, step in roles}
+    own = {name for record in records.values() if record for row in record["rows"] for name in row}
+    within = [name for name in rows.columns if name in own - {"metric", "value"}]
     return write_rows(parameters, rows, within)
 
 
 def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) -> list[Path]:
-    """Write tidy rows as `runner.rows` has them; `within`: the columns that a single step's rows have of their own."""
+    """Write tidy rows as `runner.rows` has them; `within`: the columns that rows of some step have of their own."""
     notebook, here = parameters.notebook, folder(parameters.profile)
     metrics = list(dict.fromkeys(rows["metric"]))
     short = {name: rows[name].str[:SHORT] for name in ("what", "key")}
@@ -165,7 +166,8 @@ def _adopt(page, store):
         if own is None or own["what"].iloc[0] != step.what[:SHORT]:
             continue
         own = own.drop_duplicates([*within, "metric"])  # a step may stand in two roles
-        lines = own[[*within, "metric", "value"]].to_dict("records")
+        names = [name for name in within if name not in step.columns()]  # the same may be a column of other steps
+        lines = own[[*names, "metric", "value"]].to_dict("records")
         found = [{name: value for name, value in line.items() if pd.notna(value)} for line in lines]
         origin = {name: _plain(own[name].iloc[0]) for name in ("commit", "device", "seconds")}
         runner.save(step, store, found, **origin, published=True)

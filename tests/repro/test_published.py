@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from sparselib import cli, experiments
+from sparselib.experiments import fields
 from sparselib.repro import parameters as typed
 from sparselib.repro import project, published, runner, verify
 from sparselib.repro.store import Store
@@ -210,8 +211,12 @@ def test_measured_values_and_gone_steps(results):
     assert verify._outcome("auroc", 0.5, float("nan"), 9) == verify.DIFFERENT
 
 
-def test_verify_says_what_is_missing(monkeypatch, capsys, tmp_path, results):
+def test_verify_says_what_is_missing(monkeypatch, capsys, tmp_path, results, strengths):
     monkeypatch.setenv("SPARSELIB_DATA", str(tmp_path / "data"))
+    with monkeypatch.context() as patch:
+        patch.setattr(fields, "choices", strengths)
+        code, _, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "cifar10")
+        assert code == 2 and "python benchmarks/choose_strengths.py cifar10" in err
     code, _, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "cifar10")
     assert code == 1 and "no published rows" in err and "reproduce --profile cifar10 --rows-only --publish" in err
     code, _, err = _verify(monkeypatch, capsys, tmp_path, "--sample", "0")
@@ -243,3 +248,27 @@ def test_the_commit_says_changes_but_for_published_rows(tmp_path, monkeypatch):
     clean = commit()
     code.write_text("2", encoding="utf-8")
     assert len(clean) == 10 and commit() == clean + "+changes"
+
+
+def test_what_is_adopted_is_what_was_computed_row_by_row(tmp_path, monkeypatch):
+    """Rows of an ensemble have columns of their own that are columns of other steps: detector, anomaly, attack."""
+    small = {
+        "seeds": 1, "epochs": 1, "finetune_epochs": 1, "width": 4, "train_limit": 60, "test_limit": 40, "members": 2,
+        "rounds": 1, "unit_sparsities": [0.5], "scratch_sparsities": [], "certify_n": 20, "certify_samples": 4,
+        "attack_steps": 1, "attack_restarts": 1, "attack_samples": 10, "anomalies": ["uniform", "mixed"],
+        "gradient_detectors": ["msp"],
+    }  # fmt: skip
+    parameters, computed, other = (
+        typed.resolve(experiments.PAGES["04_structured_sparsity_and_cost"], small),
+        *(Store(tmp_path / name) for name in ("computed", "adopted")),
+    )
+    monkeypatch.setattr(published, "folder", lambda profile: tmp_path / "results" / profile)
+    runner.compute(parameters.steps(), computed, progress=False)
+    published.write(parameters, computed)
+    assert published.adopt(parameters, other) == len({step.key for step in parameters.steps()})
+    drop = ["taken", "seconds"]
+    own, taken = (runner.rows(parameters.roles(), store).drop(columns=drop) for store in (computed, other))
+    order = ["question", "key", "metric", "detector", "anomaly", "attack"]
+    own, taken = (table.sort_values(order, ignore_index=True) for table in (own, taken))
+    pd.testing.assert_frame_equal(taken, own[list(taken.columns)], check_dtype=False)
+    assert {"disagreement", "msp"} <= set(taken.loc[taken["question"] == "ensemble", "detector"].dropna())
