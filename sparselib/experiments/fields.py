@@ -1,5 +1,6 @@
 """The types of parameters that pages share, and what all pages have in common: the data, the network, its training."""
 
+import csv
 import re
 import warnings
 from collections.abc import Callable
@@ -149,8 +150,8 @@ def choices(profile: str) -> dict[str, Any]:
     """Return {name: value} of what was chosen for a profile on held-back data. Raises ValueError where nothing was."""
     path = project.results_folder() / profile / "choices.csv"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        table = {name: yaml.safe_load(value.strip('"')) for name, value in (line.split(",", 1) for line in lines[1:])}
+        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        table = {name: yaml.safe_load(value) for name, value in lines[1:]}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"the choices of profile {profile!r} cannot be read ({error}): {_remedy(profile)}") from None
     if table.get("profile") != profile:

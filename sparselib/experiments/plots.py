@@ -221,7 +221,8 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         for axis in axes.flat:
             legend |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         shown = [name for name in OUTCOMES if name in legend]
-        fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=3 * min(len(panels), 2), frameon=False)
+        columns = 3 * min(len(panels), 2)
+        fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
     told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 

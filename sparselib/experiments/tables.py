@@ -194,8 +194,8 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
         for f in compare(r.parameters.comparisons(), r.rows)
     ]  # fmt: skip
     table = pd.DataFrame(lines, columns=list(lines[0]) if lines else ["scale", "claim", "question", "line", "measure"])
-    several = table.groupby(["scale", "claim", "line"])["question"].transform("nunique") > 1  # the same arm, otherwise compared
-    table.loc[several, "line"] += " (" + table["question"] + ")"
+    ways = table.groupby(["scale", "claim", "line"])["question"].transform("nunique")
+    table.loc[ways > 1, "line"] += " (" + table["question"] + ")"  # the same arm, compared in several ways
     return table
 
 

@@ -63,7 +63,7 @@ def test_an_endpoint_carries_what_the_rule_is_applied_to():
     assert found.differences == pytest.approx(tuple(expected)) and found.delta == pytest.approx(7.0)
     assert found.p == pytest.approx(stats.ttest_1samp(expected, 0).pvalue, rel=1e-6)
     assert found.detectable == pytest.approx(statistics.detectable(expected))
-    assert found.number.startswith("+2.0 [") and found.outcome == "better by less than 7"
+    assert found.number.startswith("+2.0 [") and (found.outcome, found.told) == ("better", "better by less than 7")
 
 
 def test_detection_has_two_endpoints():

@@ -40,7 +40,7 @@ TINY = {
     "attack_restarts": 1,
     "attack_samples": 4,
     "autoattack_samples": 0,
-    "shifts": ["fog"],
+    "shifts": ["fog:3"],
     "mask_epochs": 1,
     "objectives": ["adversarial", "outlier"],
     "controls": ["magnitude"],

@@ -36,7 +36,7 @@ SMALL = {
     "attack_steps": 2,
     "attack_samples": 32,
     "autoattack_samples": 0,
-    "shifts": "[fog]",
+    "shifts": "[fog:3]",
     "mask_sparsities": "[0.5]",
     "mask_epochs": 1,
     "objectives": "[adversarial]",
