@@ -125,7 +125,7 @@ def status(profile: Profile = "digits", figure: Figures = None, set_: Sets = Non
     store, told = _store(False), set()
     for parameters in _parameters(profile, figure, set_):
         try:
-            published.adopt(parameters, store)
+            published.adopt([parameters], store)
             steps = parameters.steps()
             lacking = runner.missing(steps, store)
         except (FileNotFoundError, StepError) as error:  # its data are not there, or not as asked
@@ -217,7 +217,7 @@ def _store(from_nothing):
 def _compute(chosen, store, jobs, scheduler):
     """Make sure that the store has the rows of the chosen pages: taken from results/, or computed."""
     fresh = project.from_nothing()
-    taken = 0 if fresh else sum(published.adopt(parameters, store) for parameters in chosen)
+    taken = 0 if fresh else published.adopt(chosen, store)
     steps = list({step.what: step for parameters in chosen for step in parameters.steps()}.values())
     todo = runner.missing(steps, store, adopted=not fresh)
     told = f", {taken} taken from results/" if taken else ""

@@ -4,7 +4,7 @@ import csv
 import re
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -42,6 +42,7 @@ def recipe(text: str) -> Recipe:
     return Recipe(criterion, when, units == "units")
 
 
+@cache
 def detector(text: str) -> tuple[str, tuple[tuple[str, Any], ...]]:
     """Read "<detector> <option>:<value> …" as (name, options): "sensnorm layers:all norm:5".
 

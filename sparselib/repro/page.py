@@ -168,7 +168,7 @@ def rows_of(parameters: Parameters, roles: list | None = None) -> pd.DataFrame:
     roles = parameters.roles() if roles is None else roles
     steps = [step for _, step in roles]
     if not project.from_nothing():
-        published.adopt(parameters, store)
+        published.adopt([parameters], store)
     runner.compute(steps, store, jobs=int(os.environ.get("SPARSELIB_JOBS", os.cpu_count() or 1)))
     return runner.rows(roles, store)
 

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -142,12 +143,18 @@ def parameters(page: type[Parameters], profile: str) -> Parameters | None:
         raise PublishedError(f"{name}: not the parameters of this version: {error}; publish it again") from None
 
 
-def adopt(parameters: Parameters, store: Store) -> int:
+def adopt(pages: Iterable[Parameters], store: Store) -> int:
     """Put published rows into the store whose keys are those of the present code. Returns how many steps they are of.
+
+    pages: the parameters of those that need them; each page is read once, also where another judges it.
 
     Their records say so, and hold no network. Damaged files are told in a warning, and nothing is taken from them.
     """
-    return sum(_adopt(page, store) for page in parameters.publishers())
+    publishers = []
+    for publisher in (publisher for page in pages for publisher in page.publishers()):
+        if publisher not in publishers:
+            publishers.append(publisher)
+    return sum(_adopt(page, store) for page in publishers)
 
 
 def _adopt(page, store):

@@ -33,7 +33,7 @@ SMALL = {
     "eps_l2": "[0.5]",
     "curve_linf": "[0.1]",
     "curve_l2": "[0.5]",
-    "attack_steps": 2,
+    "attack_steps": 5,
     "attack_samples": 32,
     "autoattack_samples": 0,
     "shifts": "[fog:3]",

@@ -67,7 +67,7 @@ def test_what_is_written_is_read_value_for_value(computed, results):
 def test_rows_of_equal_keys_are_taken_and_nothing_is_computed(computed, results, tmp_path, monkeypatch):
     parameters, full = computed
     store = Store(tmp_path / "empty")
-    assert published.adopt(parameters, store) == len(parameters.steps())
+    assert published.adopt([parameters], store) == len(parameters.steps())
     assert runner.missing(parameters.steps(), store) == []
     monkeypatch.setattr(runner, "_make", lambda *_: pytest.fail("computed"))
     runner.compute(parameters.steps(), store, progress=False)
@@ -75,13 +75,13 @@ def test_rows_of_equal_keys_are_taken_and_nothing_is_computed(computed, results,
     assert taken["taken"].all() and not own["taken"].any()
     names = ["taken", "seconds"]
     pd.testing.assert_frame_equal(taken.drop(columns=names), own.drop(columns=names), check_exact=True)
-    assert published.adopt(parameters, store) == 0, "they are there already"
+    assert published.adopt([parameters], store) == 0, "they are there already"
 
 
 def test_a_network_is_computed_when_only_its_rows_were_taken(computed, results, tmp_path):
     parameters, full = computed
     store = Store(tmp_path / "empty")
-    published.adopt(parameters, store)
+    published.adopt([parameters], store)
     more = typed.resolve(PAGE, {**SMALL, "anomalies": ["uniform", "inverted"]})
     missing = runner.missing(more.steps(), store)
     assert {type(step).__name__ for step in missing} == {"Trained", "Pruned", "Detection"}
@@ -96,7 +96,7 @@ def test_a_network_is_computed_when_only_its_rows_were_taken(computed, results, 
 def test_rows_of_other_code_are_not_taken(computed, results, tmp_path):
     parameters, _ = computed
     _republish(results, lambda rows: rows.assign(key="0" * published.SHORT))
-    assert published.adopt(parameters, Store(tmp_path / "empty")) == 0
+    assert published.adopt([parameters], Store(tmp_path / "empty")) == 0
 
 
 def test_damaged_rows_are_told_and_not_taken(computed, results, tmp_path):
@@ -104,7 +104,7 @@ def test_damaged_rows_are_told_and_not_taken(computed, results, tmp_path):
     path = results / "digits" / f"{NAME}.csv"
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.warns(UserWarning, match=r"05_sensnorm.csv: not what .* \(checksum\).* left aside"):
-        assert published.adopt(parameters, Store(tmp_path / "empty")) == 0
+        assert published.adopt([parameters], Store(tmp_path / "empty")) == 0
 
 
 def test_publishing_again_changes_no_file(computed, results):
@@ -265,7 +265,7 @@ def test_what_is_adopted_is_what_was_computed_row_by_row(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "folder", lambda profile: tmp_path / "results" / profile)
     runner.compute(parameters.steps(), computed, progress=False)
     published.write(parameters, computed)
-    assert published.adopt(parameters, other) == len({step.key for step in parameters.steps()})
+    assert published.adopt([parameters], other) == len({step.key for step in parameters.steps()})
     drop = ["taken", "seconds"]
     own, taken = (runner.rows(parameters.roles(), store).drop(columns=drop) for store in (computed, other))
     order = ["question", "key", "metric", "detector", "anomaly", "attack"]
