@@ -190,6 +190,11 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
     """
     if measures:
         table = pd.concat([table[table["measure"] == name] for name in measures])
+    if not len(table):
+        with style():
+            fig = plt.figure(figsize=(4.6, 0.6))
+            fig.text(0.5, 0.5, "nothing to compare", ha="center", va="center")
+        return Drawing(fig, "Nothing to compare.")
     scales, panels = (list(dict.fromkeys(table[name])) for name in ("scale", "measure"))
     names = {scale: list(dict.fromkeys(own["line"])) for scale, own in table.groupby("scale", sort=False)}
     lines = {scale: max(textwrap.fill(name, 48).count("\n") + 1 for name in own) for scale, own in names.items()}

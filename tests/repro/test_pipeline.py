@@ -15,7 +15,7 @@ from sparselib import experiments
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "epochs": 2,
-    "width": 4,
+    "width": 8,
     "seeds": 2,
     "sparsities": "[0,0.5]",
     "headline_sparsity": 0.5,
