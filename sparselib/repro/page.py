@@ -219,11 +219,11 @@ def _work(rows):
 
 
 def _show_own_warnings():
-    """Let warnings of this package appear as notes on the page; others go where they went."""
+    """Let warnings of this package, which may name the cell that called it, be notes; others go where they went."""
     elsewhere = getattr(warnings.showwarning, "elsewhere", warnings.showwarning)  # the set-up cell may run twice
 
     def show(message, category, filename, *rest, **more):
-        if category is UserWarning and os.sep + "sparselib" + os.sep in filename:
+        if category is UserWarning and (os.sep + "sparselib" + os.sep in filename or "ipykernel" in filename):
             display(HTML(f'<p class="note">Note: {html.escape(str(message))}.</p>'))
         else:
             elsewhere(message, category, filename, *rest, **more)
