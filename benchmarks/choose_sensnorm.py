@@ -36,11 +36,11 @@ CANDIDATES = [  # simpler ones first
 ]
 
 
-def halves(like, n, seed, split):
+def halves(like, seed):
     """Return images whose left half is of one image and whose right half is of one of another class."""
-    mixed, rng = torch.Generator().manual_seed(seed), torch.randint
-    first, second = (rng(len(like), (4 * n,), generator=mixed) for _ in range(2))
-    differ = (like.y[first] != like.y[second]).nonzero().squeeze(1)[:n]
+    rng = torch.Generator().manual_seed(seed)
+    first, second = (torch.randint(len(like), (4 * len(like),), generator=rng) for _ in range(2))
+    differ = (like.y[first] != like.y[second]).nonzero().squeeze(1)[: len(like)]
     x, middle = like.x[first[differ]].clone(), like.x.shape[-1] // 2
     x[..., middle:] = like.x[second[differ]][..., middle:]
     return x
@@ -51,7 +51,7 @@ def measure(p, seed):
     chosen = Data(name="digits", held_out=("7", "8", "9"), seed=seed, held_back=True)
     held = inliers(chosen, "test")
     kinds = {kind: data.outliers(kind, held, seed=seed).x for kind in FAR}
-    kinds |= {"halves": halves(held, len(held), seed, "test")}
+    kinds |= {"halves": halves(held, seed)}
     kinds |= {"kept out": pools("digits", ("8", "9"))[2].only(["7"]).x}
     start = p.trained(seed, data=chosen)
     made = {}

@@ -215,13 +215,9 @@ def _store(from_nothing):
 
 
 def _compute(chosen, store, jobs, scheduler):
-    """Make sure that the store has the rows of the chosen pages: taken from results/, or computed.
-
-    A page that judges others has no steps of its own.
-    """
+    """Make sure that the store has the rows of the chosen pages: taken from results/, or computed."""
     fresh, taken = project.from_nothing(), 0
-    own = [p for p in chosen if not (found := p.publishers()) or p in found or any(q not in chosen for q in found)]
-    steps = list({step.what: step for parameters in own for step in parameters.steps()}.values())
+    steps = list({step.what: step for parameters in typed.sources(chosen) for step in parameters.steps()}.values())
     todo = runner.missing(steps, store, adopted=not fresh)
     if todo and not fresh and (taken := published.adopt(chosen, store)):
         todo = runner.missing(steps, store, adopted=True)

@@ -102,10 +102,10 @@ def _some_positive(values):
     return values
 
 
-def holding(name: str, names: list[str]) -> list[str]:
-    """Return the names of detectors. Raises ValueError unless `name`, which others are compared with, is there."""
+def holding(name: str, names: list[str], why: str = "which others are compared with") -> list[str]:
+    """Return the names. Raises ValueError, saying `why`, unless `name` is among them."""
     if name not in names:
-        raise ValueError(f"must hold {name!r}, which others are compared with, got {names}")
+        raise ValueError(f"must hold {name!r}, {why}, got {names}")
     return names
 
 
@@ -202,12 +202,9 @@ class Page(Parameters):
     @classmethod
     def _as_chosen(cls, values):
         """Put the profile's choices where a value is `CHOSEN`: radii; the strength of "pgd:chosen", "fog:chosen"."""
-        wanted = [name for name, value in values.items() if CHOSEN in str(value)]
-        if not wanted:
-            return values
-        known = choices(str(values.get("profile")))
 
         def chosen(name):
+            known = choices(str(values.get("profile")))
             if name not in known:
                 raise ValueError(f"{name} is not among the choices of the profile: {_remedy(values['profile'])}")
             return known[name]
@@ -218,7 +215,7 @@ class Page(Parameters):
             head, rest = strength(value) if isinstance(value, str) else ("", "")
             return f"{head}:{chosen(head)}" if rest == CHOSEN else chosen(name) if value == CHOSEN else value
 
-        return {**values, **{name: read(name, values[name]) for name in wanted}}
+        return {name: read(name, value) for name, value in values.items()}
 
     @field_validator("dataset")
     @classmethod

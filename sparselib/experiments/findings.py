@@ -144,7 +144,8 @@ class Endpoint:
     """The one number of a claim at one scale: what is compared, the number, what it comes to.
 
     `p`: two-sided, of no difference. `detectable`: the smallest difference that the seeds would probably have found.
-    `small`: it is better or worse, but by less than δ.
+    `small`: it is better or worse, but by less than δ. `moves`: whether δ is in points and may be moved: that of an
+    area is a share of its partner's, and a share of cost has none.
     """
 
     claim: str
@@ -156,6 +157,7 @@ class Endpoint:
     differences: tuple[float, ...]
     delta: float
     small: bool = False
+    moves: bool = True
 
     @property
     def told(self) -> str:
@@ -169,6 +171,7 @@ def endpoint(finding: Finding) -> Endpoint:
     differences, p = contrast.differences, statistics.p_value(contrast.differences)
     found = {"p": p, "detectable": statistics.detectable(differences), "differences": differences}
     own = {"outcome": contrast.outcome, "small": contrast.small, "delta": contrast.delta}
+    own["moves"] = finding.measure != AREA
     return Endpoint(c.claim, c.question, str(contrast), **own, **found)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from sparselib import data, models, pruning, seeds, training
-from sparselib.experiments.samples import Data, fingerprint, inliers
+from sparselib.experiments.samples import Data, fingerprint, inliers, pools
 from sparselib.pruning import criteria, masks, schedules, subnetworks
 from sparselib.repro import project
 from sparselib.repro.step import Step, row
@@ -94,7 +94,7 @@ class Trained(NetworkStep, frozen=True):
         return {
             "task": "clean", "network": self.network, "width": self.width or 0, "epochs": self.epochs,
             "criterion": None, "when": None, "structured": False, "sparsity": 0.0, "seed": self.seed,
-            "classes": len(inliers(self.data, "train").classes),
+            "classes": len(pools(self.data.name, self.data.held_out)[0].classes),
         }  # fmt: skip
 
     def samples(self):

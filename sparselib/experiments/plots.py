@@ -155,23 +155,29 @@ def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sh
         fig, axes = plt.subplots(
             down, across, figsize=shape, squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
         )
-        keys, legend = [(row, scale) for row in rows for scale in scales], {}
+        keys = [(row, scale) for row in rows for scale in scales]
         for axis in axes.flat[len(keys) :]:
             axis.axis("off")
         for (row, scale), axis in zip(keys, axes.flat, strict=False):
             part = table if row is None else table[table[panels] == row]
             draw(axis, part if scale is None else part[part["scale"] == scale], looks)
-            legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
             titles = (words.called(panels or "", row), rows), (scale, scales)
             axis.set_title(", ".join(str(title) for title, among in titles if len(among) > 1))
         for axis in axes[-1]:
             axis.set_xlabel(xlabel)
         for axis in axes[:, 0]:
             axis.set_ylabel(ylabel or "")
+        legend = _legend(axes)
         if len(legend) > 1:
             columns = min(4, int(15 * shape[0]) // (7 + max(map(len, legend))) or 1)  # as many as fit side by side
             fig.legend(legend.values(), legend.keys(), loc="outside upper center", ncol=columns, frameon=False)
     return fig
+
+
+def _legend(axes):
+    """Return {label: handle} of all panels."""
+    found = [axis.get_legend_handles_labels() for axis in axes.flat]
+    return {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
 
 
 def _bars(found):
@@ -196,8 +202,9 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             fig.text(0.5, 0.5, "nothing to compare", ha="center", va="center")
         return Drawing(fig, "Nothing to compare.")
     scales, panels = (list(dict.fromkeys(table[name])) for name in ("scale", "measure"))
+    table = table.assign(line=table["line"].map(lambda name: textwrap.fill(str(name), 48)), whole=table["line"])
     names = {scale: list(dict.fromkeys(own["line"])) for scale, own in table.groupby("scale", sort=False)}
-    lines = {scale: max(textwrap.fill(name, 48).count("\n") + 1 for name in own) for scale, own in names.items()}
+    lines = {scale: max(name.count("\n") + 1 for name in own) for scale, own in names.items()}
     heights = [0.06 + (0.08 + 0.14 * lines[scale]) * len(names[scale]) + 0.5 for scale in scales]
     with style():
         fig, axes = plt.subplots(
@@ -216,19 +223,17 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
                 look = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "elinewidth": 1.2}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
-            axis.set_yticks(range(len(names[scale])), [textwrap.fill(name, 48) for name in names[scale]])
+            axis.set_yticks(range(len(names[scale])), names[scale])
             axis.set(ylim=(len(names[scale]) - 0.5, -0.5), xlim=_wide(own))
             axis.grid(axis="y", visible=False)
             axis.set_title(", ".join(filter(None, [measure, scale if len(scales) > 1 else ""])), wrap=True)
         for axis in axes[-1]:
             axis.set_xlabel("difference in points")
-        legend = {}
-        for axis in axes.flat:
-            legend |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        legend = _legend(axes)
         shown = [name for name in OUTCOMES if name in legend]
         columns = 3 * min(len(panels), 2)
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
+    told = [f"{r.scale}, {r.measure}, {r.whole}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 
 

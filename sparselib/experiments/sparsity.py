@@ -126,14 +126,15 @@ class SparsityGrid(Figure):
             yield how, self.pruned(start, how, sparsity, epochs=after)
 
     def headline(self):
-        """Return the columns of the claim's endpoint and of its partner, at the same width."""
-        of = {"question": "width", "arm": self.recipes[0], "sparsity": self.headline_sparsity}
-        return of, {"question": "width", "arm": partner(self.recipes[0])}
+        """Return what the claim's endpoint compares at the same width, in words, and the columns of both sides."""
+        own, other, at = self.recipes[0], partner(self.recipes[0]), self.headline_sparsity
+        of = {"question": "width", "arm": own, "sparsity": at}
+        return f"{words.arm(own)} {at:g} − {words.arm(other)}", of, {"question": "width", "arm": other}
 
     def comparisons(self):
         """Yield what is compared: arms with the unpruned network in the same phases, and under noisy labels."""
-        for arms, control in ((self.recipes, "dense"), (self.recipes, "unpruned")):
-            own = tuple(how for how in arms if partner(how) == control)
+        for control in ("dense", "unpruned"):
+            own = tuple(how for how in self.recipes if partner(how) == control)
             of, against = {"question": "width", "arm": own}, {"question": "width", "arm": control}
             yield Comparison("C1a", f"same width, against {words.ARMS[control]}", of, against)
         for control in ("unpruned", "dense"):
@@ -185,8 +186,7 @@ class Robustness(SparsityGrid):
 
     def primary(self):
         """Yield the endpoints: the area under the accuracy over the radius, at the same width and at the same size."""
-        of, control = self.headline()
-        told = f"{words.arm(of['arm'])} {self.headline_sparsity:g} − {words.arm(control['arm'])}"
+        told, of, control = self.headline()
         yield Comparison("C1a", told, of, control, measures=(AREA,), primary=True)
         of, control = ({"question": "size", "arm": arm} for arm in ("magnitude after", "unpruned"))
         told = f"wide, pruned − narrow, {words.ARMS['unpruned']}, at the same number of weights"
@@ -215,7 +215,6 @@ class AnomalyDetection(SparsityGrid):
 
     def primary(self):
         """Yield the endpoints of MSP: the AUROC on near and far outliers, and what is right or rejected of all."""
-        of, control = self.headline()
-        told = f"{words.arm(of['arm'])} {self.headline_sparsity:g} − {words.arm(control['arm'])}"
+        told, of, control = self.headline()
         for measure in self.shown():
             yield Comparison("C1c", f"{told}, {measure}", of, control, measures=(measure,), primary=True)

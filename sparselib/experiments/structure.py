@@ -172,4 +172,4 @@ class StructureAndCost(Figure):
         number = f"{100 * least:.0f} % of the multiplications (the closer of two: {last})"
         told = f"ensemble of {self.members} shrunk, accuracy and near AUROC not worse than dense by {delta:g}"
         power = statistics.detectable(last.differences)
-        return [Endpoint("C3", told, number, outcome, p, power, last.differences, delta)]
+        return [Endpoint("C3", told, number, outcome, p, power, last.differences, delta, moves=False)]

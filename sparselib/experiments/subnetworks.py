@@ -76,9 +76,7 @@ class Subnetworks(Figure):
     @field_validator("objectives")
     @classmethod
     def _with_attacks(cls, names):
-        if "adversarial" not in names:
-            raise ValueError(f"must hold 'adversarial', which the claim's endpoint is about, got {names}")
-        return names
+        return fields.holding("adversarial", names, "which the claim's endpoint is about")
 
     @model_validator(mode="after")
     def _outliers_unseen(self):

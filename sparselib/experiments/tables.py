@@ -1,5 +1,6 @@
 """What pages tell of rows and findings: measures of all scales together, for drawing, and the tables of the pages."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -166,10 +167,8 @@ def answer(run: Run, results: Iterable[Result]) -> None:
     for result in results:
         for found in endpoints(result.parameters, result.rows):
             lines.append(f"- {result.profile}, {seeds(result)}: {found.question}: {found.number}: **{found.told}**.")
-    told = (
-        "Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how they are"
-    )
-    told += " corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."
+    told = """Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how \
+they are corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."""
     run.lead("\n".join(["**Answer.**", "", *(lines or ["- Nothing can be compared."]), "", told]))
 
 
@@ -186,7 +185,8 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
             "scale": r.profile, "claim": f.comparison.claim, "question": f.comparison.question,
             "members": f.comparison.of.get("members", 1), "of": f.comparison.of.get("detector"),
             "line": " ".join(filter(None, [rival(f.comparison) or f.arm, f.label])),
-            "measure": f.measure, "mean": f.contrast.mean, "low": f.contrast.low, "high": f.contrast.high,
+            "measure": f.measure, "difference": str(f.contrast),
+            "mean": f.contrast.mean, "low": f.contrast.low, "high": f.contrast.high,
             "outcome": f.contrast.outcome, "told": f.contrast.told, "delta": f.contrast.delta, "own": f.values[0],
             "partner": f.values[1],
         }
@@ -208,17 +208,8 @@ def rival(comparison: Comparison) -> str:
 def every_contrast(run: Run, table: pd.DataFrame) -> None:
     """Show every line of `contrasts`, folded away for each scale and question."""
     for (scale, question), own in table.groupby(["scale", "question"], sort=False):
-        lines = [
-            [
-                r.line,
-                r.measure,
-                f"{r.partner:.1f}",
-                f"{r.own:.1f}",
-                f"{r.mean:+.1f} [{r.low:.1f}, {r.high:.1f}]",
-                r.told,
-            ]
-            for r in own.itertuples()
-        ]
+        cells = own.assign(**{name: own[name].map("{:.1f}".format) for name in ("partner", "own")})
+        lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()
         run.fold(f"{scale}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"])
 
 
@@ -237,8 +228,8 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
         for e in own:
             mean, low, high = statistics.interval(e.differences)
             ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.outcome, "told": e.told}
-            line = {"scale": scale, "measure": scale, "line": f"{e.claim}: {e.question}", "claim": e.claim}
-            lines.append({**line, "area": e.claim in ("C1a", "C1b"), **ends})
+            line = {"scale": scale, "measure": scale, "line": f"{e.claim}: {e.question}", "moves": e.moves}
+            lines.append({**line, **ends})
     return pd.DataFrame(lines)
 
 
@@ -262,19 +253,19 @@ def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
 def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
     """Return the endpoints whose δ is in points and may be moved, as the explorer "delta" reads them.
 
-    Areas have a δ of their own, a share of a cost has none, and a single seed has no interval. `fixed` is an outcome
-    that no δ changes: not comparable, at the floor, or open because the correction for their number makes it so.
+    `fixed` is an outcome that no δ changes: not comparable, at the floor, or open because the correction for their
+    number makes it so. A single seed has no interval, and is left out.
     """
-    table = end_points(found)
-    table = table[table["low"].abs().lt(float("inf")) & (table["claim"] != "C3") & ~table["area"]]
-    decided = (table["low"] > 0) | (table["high"] < 0)
-    fixed = table["outcome"].isin([statistics.NOT_COMPARABLE, statistics.FLOOR])
-    fixed |= decided & (table["outcome"] == statistics.OPEN)
-    names = ["line", "scale", "mean", "low", "high", "delta"]
-    return [
-        {**dict(zip(["name", *names[1:]], line[:-2], strict=True)), "fixed": line[-2] if line[-1] else None}
-        for line in table.assign(fixed=fixed)[[*names, "outcome", "fixed"]].itertuples(index=False, name=None)
-    ]
+    ends = []
+    for line in end_points(found).to_dict("records"):
+        decided = line["low"] > 0 or line["high"] < 0
+        kept = line["outcome"] in (statistics.NOT_COMPARABLE, statistics.FLOOR) or (
+            decided and line["outcome"] == statistics.OPEN
+        )
+        if line["moves"] and math.isfinite(line["low"]):
+            own = {name: line[name] for name in ("scale", "mean", "low", "high", "delta")}
+            ends.append({"name": line["line"], **own, "fixed": line["outcome"] if kept else None})
+    return ends
 
 
 def power(run: Run, found: dict[str, list[Endpoint]]) -> None:

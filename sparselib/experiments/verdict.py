@@ -60,5 +60,5 @@ class Verdict(Page):
     def roles(self):
         return [pair for parameters in self.judged().values() for pair in parameters.roles()]
 
-    def publishers(self):
+    def sources(self):
         return list(self.judged().values())

@@ -55,14 +55,6 @@ class Result:
     def profile(self) -> str:
         return self.parameters.profile
 
-    @property
-    def scale(self) -> str:
-        """The scale in words, for sentences."""
-        p = self.parameters
-        n = len(p.seed_list())
-        how = "computed here" if self.live else "published"
-        return f"{p.profile} ({p.setting()}, {n} seed{'s' if n > 1 else ''}, {how})"
-
 
 class Run:
     """One execution of a page's notebook; `parameters` are its typed parameters."""

@@ -63,9 +63,9 @@ class Parameters(BaseModel):
         """Return the steps that the page is drawn from, each once."""
         return list({step.what: step for _, step in self.roles()}.values())
 
-    def publishers(self) -> list["Parameters"]:
-        """Return the parameters of the pages whose published rows the rows of this page are."""
-        return [self] if self.publishable else []
+    def sources(self) -> list["Parameters"]:
+        """Return the parameters of the pages whose rows this page has: those that it judges, or itself."""
+        return [self]
 
     def seed_list(self) -> list[int]:
         """Return the seeds that the page compares."""
@@ -191,6 +191,15 @@ def resolve_all(pages: Iterable[type[Parameters]], profile: str, given: Mapping[
             read = {p.notebook: {n: v for n, v in given.items() if n in p.model_fields} for p in page.judges}
             own = {"figures": {name: values for name, values in read.items() if values}, **own}
         found.append(resolve(page, {"profile": profile, **own}))
+    return found
+
+
+def sources(pages: Iterable[Parameters]) -> list[Parameters]:
+    """Return the parameters of the pages whose rows the rows of `pages` are, each once."""
+    found = []
+    for source in (source for page in pages for source in page.sources()):
+        if source not in found:
+            found.append(source)
     return found
 
 

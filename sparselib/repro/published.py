@@ -52,9 +52,9 @@ def folder(profile: str) -> Path:
 def write(parameters: Parameters, store: Store) -> list[Path]:
     """Write the rows of a figure, all of which the store must have. Returns the files, [] when nothing has changed."""
     roles = parameters.roles()
-    rows = runner.rows(roles, store).drop(columns="taken")
-    records = {step.key: store.get(step.what, step.key) for _, step in roles}
-    own = {name for record in records.values() if record for row in record["rows"] for name in row}
+    records = runner.records((step for _, step in roles), store)
+    rows = runner.tidy(roles, records).drop(columns="taken")
+    own = {name for record in records.values() for row in record["rows"] for name in row}
     within = [name for name in rows.columns if name in own - {"metric", "value"}]
     return write_rows(parameters, rows, within)
 
@@ -146,15 +146,10 @@ def parameters(page: type[Parameters], profile: str) -> Parameters | None:
 def adopt(pages: Iterable[Parameters], store: Store) -> int:
     """Put published rows into the store whose keys are those of the present code. Returns how many steps they are of.
 
-    pages: the parameters of those that need them; each page is read once, also where another judges it.
-
-    Their records say so, and hold no network. Damaged files are told in a warning, and nothing is taken from them.
+    pages: the parameters of those that need them. The records say so, and hold no network. Damaged files are told in a
+    warning, and nothing is taken from them.
     """
-    publishers = []
-    for publisher in (publisher for page in pages for publisher in page.publishers()):
-        if publisher not in publishers:
-            publishers.append(publisher)
-    return sum(_adopt(page, store) for page in publishers)
+    return sum(_adopt(page, store) for page in typed.sources(pages))
 
 
 def _adopt(page, store):

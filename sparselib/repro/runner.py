@@ -205,18 +205,31 @@ def _wait_until_visible(steps, store, patience=60):
 
 
 def rows(roles: Iterable[tuple[dict, Step]], store: Store) -> pd.DataFrame:
-    """Return the tidy rows of (role, step) pairs, in their order, as a DataFrame with provenance.
+    """Return the `tidy` rows of (role, step) pairs, all of which must be in the store."""
+    roles = list(roles)
+    return tidy(roles, records((step for _, step in roles), store))
+
+
+def records(steps: Iterable[Step], store: Store) -> dict[str, dict]:
+    """Return {key: record} of steps. Raises StepError for one that is not in the store."""
+    found = {}
+    for step in steps:
+        if step.key not in found:
+            found[step.key] = store.get(step.what, step.key)
+            if found[step.key] is None:
+                raise StepError(f"{step}: not in the store {store.folder}; compute it first")
+    return found
+
+
+def tidy(roles: Iterable[tuple[dict, Step]], records: dict[str, dict]) -> pd.DataFrame:
+    """Return the rows of (role, step) pairs, in their order, as a DataFrame with provenance.
 
     A row has the columns of the role, of the step, of the measurement (metric, value), and where it comes from: what,
-    key, commit, device, seconds, versions, taken (from results/). All steps must be in the store.
+    key, commit, device, seconds, versions, taken (from results/).
     """
-    table, records = [], {}
+    table = []
     for role, step in roles:
-        if step.key not in records:
-            records[step.key] = store.get(step.what, step.key)
         record = records[step.key]
-        if record is None:
-            raise StepError(f"{step}: not in the store {store.folder}; compute it first")
         origin = {"what": step.what, "key": step.key, **{n: record[n] for n in ("commit", "device", "seconds")}}
         origin["taken"] = record["published"]
         origin["versions"] = " ".join(f"{n} {v}" for n, v in record["parts"]["versions"].items())
