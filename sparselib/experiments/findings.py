@@ -88,7 +88,7 @@ def _areas(rows, network):
 
 def _detected(rows, network):
     """Return what a detector makes of each family: the mean over its anomalies; and the mean over families."""
-    index = [*network, "detector", "metric"]
+    index = [*network, "task", "detector", "metric"]
     families = rows.groupby([*index, "family"], dropna=False, sort=False, as_index=False)["value"].mean()
     outliers = families[families["family"].isin(OUTLIERS) & (families["metric"] != "ror")].assign(family="outliers")
     everything = families[families["metric"] == "ror"].assign(family="all anomalies")
@@ -100,7 +100,7 @@ def _detected(rows, network):
     about = [family + words.TOLD[metric] for family, metric in table[["family", "metric"]].values]
     value = table["value"].where(table["metric"] != "fpr95_ood", 1 - table["value"])
     told = list(map("{}, {}".format, map(words.detector, table["detector"]), about))
-    return table.assign(task="anomaly", about=about, measure=told, value=value)
+    return table.assign(about=about, measure=told, value=value)
 
 
 @dataclass(frozen=True)
