@@ -193,8 +193,9 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
         for r in results
         for f in compare(r.parameters.comparisons(), r.rows)
     ]  # fmt: skip
-    table = pd.DataFrame(lines, columns=list(lines[0]) if lines else ["scale", "claim", "question", "line", "measure"])
-    ways = table.groupby(["scale", "claim", "line"])["question"].transform("nunique")
+    empty = ["scale", "claim", "question", "of", "line", "measure"]
+    table = pd.DataFrame(lines, columns=list(lines[0]) if lines else empty)
+    ways = table.groupby(["scale", "claim", "of", "line"], dropna=False)["question"].transform("nunique")
     table.loc[ways > 1, "line"] += " (" + table["question"] + ")"  # the same arm, compared in several ways
     return table
 
