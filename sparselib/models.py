@@ -21,15 +21,15 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 class Normalize(nn.Module):
-    """(x − mean) / std per channel."""
+    """(x − mean) / std per channel. Its state_dict holds both, unless they are not `persistent`."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], *, persistent: bool = True) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=persistent)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=persistent)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 4 or x.shape[1] != self.mean.shape[1]:  # broadcasting would hide it
@@ -176,7 +176,8 @@ def load(source: str, *, weights: str | Path | None = None, seed: int = 0, **opt
 
     Args:
         source: "path/to/module.py:factory" or "package.module:factory". The module is run, so it must be trusted.
-        weights: file of its weights: .safetensors, or .pth and .pt as far as torch reads them without running code.
+        weights: file of its weights: .safetensors, or .pth and .pt as far as torch reads them without running code;
+            "package:path/to/file" for one that an installed package carries.
         seed: of the initial weights; torch's global random state is left as found.
         options: handed to the factory.
     Raises: ValueError or TypeError naming the module, the factory, or the weights that do not fit.
@@ -227,12 +228,27 @@ def _module(place):
     return module
 
 
+def weights_file(weights: str | Path) -> Path:
+    """Return the file that `weights` names: a path, or "package:path" inside an installed package (which is not run).
+
+    Raises: ValueError where there is no such file or no such package.
+    """
+    path = Path(weights).expanduser()
+    package, colon, inside = str(weights).partition(":")
+    if not path.is_file() and colon and package.isidentifier():
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise ValueError(f"weights {str(weights)!r}: no package {package!r} is installed")
+        path = Path(found.submodule_search_locations[0]) / inside
+    if not path.is_file():
+        raise ValueError(f"weights must be a file, got {str(path)!r}")
+    return path
+
+
 @checks.typed
 def fill(net: nn.Module, weights: str | Path) -> None:
     """Give a network the weights of a file (see `load`); refuse what does not fit, by the first name."""
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise ValueError(f"weights must be a file, got {str(path)!r}")
+    path = weights_file(weights)
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

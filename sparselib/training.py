@@ -64,7 +64,6 @@ def fit(
     checks.number("noise", 0.0 if noise is None else noise, 0)
     if augment is not None:
         checks.choice("augment", augment, AUGMENTATIONS)
-    low = checks.choice("precision", precision, PRECISIONS) == "bfloat16"
     for name, value in (("adversarial", adversarial), ("after_epoch", after_epoch)):
         if not (value is None or callable(value)):
             raise TypeError(f"{name} must be callable or None, got {value!r}")
@@ -76,11 +75,7 @@ def fit(
     x, y = checks.images(train.x, name="train.x", half=False).to(device), train.y.to(device)
     on_device_of(model, x, name="train.x")
     checks.labels(y, x, name="train.y", classes=logits(model, x[:1]).shape[1])
-    if low and x.dtype != torch.float32:
-        raise ValueError(f"precision must be 'float32', the model's own, for a model of {x.dtype}, got 'bfloat16'")
-    if low and not has_bfloat16(device):
-        warnings.warn(f"no bfloat16 arithmetic on {device}: training in float32", stacklevel=3)
-        low = False
+    precision = supported(precision, x)
     with keeping_modes(model):
         model.train()
         norms = [layer for layer in batch_norms(model) if layer.training]  # a network may hold its own still
@@ -94,8 +89,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
     history, order, step = History(), seeds.generator(seed, "order"), 0
     objective, shifts = adversarial or objectives.clean, seeds.generator(seed, "augmentation")
-    net = _InBfloat16(model) if low else model
-    with seeds.isolated(seed, "training"), keeping_modes(model), _channels_last(model, x[:1], low) as layout:
+    with seeds.isolated(seed, "training"), keeping_modes(model), computing(model, x[:1], precision) as (net, layout):
         model.train()
         for epoch in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress, leave=False):
             total_loss, correct = torch.zeros(2, device=device)
@@ -165,6 +159,31 @@ def has_bfloat16(device: torch.device | str = "cpu") -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
+def supported(precision: str, x: torch.Tensor) -> str:
+    """Return the precision in which networks can be trained on x: "float32", with a warning, where bfloat16 is not.
+
+    Raises: ValueError for an unknown precision, and for "bfloat16" where x, and so the model, is not float32.
+    """
+    checks.choice("precision", precision, PRECISIONS)
+    if precision == "bfloat16" and x.dtype != torch.float32:
+        raise ValueError(f"precision must be 'float32', the model's own, for a model of {x.dtype}, got 'bfloat16'")
+    if precision == "bfloat16" and not has_bfloat16(x.device):
+        warnings.warn(f"no bfloat16 arithmetic on {x.device}: training in float32", stacklevel=4)
+        return "float32"
+    return precision
+
+
+@contextmanager
+def computing(model: nn.Module, x: torch.Tensor, precision: str) -> Iterator[tuple[nn.Module, torch.memory_format]]:
+    """Yield the model as it is called in a precision (see `fit`) on inputs like x, and the layout that they take.
+
+    Its float32 weights of four dimensions lie channels last meanwhile, where the model can run so.
+    """
+    low = precision == "bfloat16"
+    with _channels_last(model, x, low) as layout:
+        yield _InBfloat16(model) if low else model, layout
+
+
 class _InBfloat16(nn.Module):
     """The model, its forward passes in bfloat16 where autocast has them so; from float32 to float32."""
 
@@ -195,7 +214,8 @@ def _channels_last(model, x, low) -> Iterator[torch.memory_format]:
     try:
         layout = lay_out(torch.channels_last if found else torch.contiguous_format)
         try:
-            logits(model, x.contiguous(memory_format=layout))
+            with evaluating(model), torch.no_grad():
+                model(x.contiguous(memory_format=layout))
         except RuntimeError:
             layout = lay_out(torch.contiguous_format)
         yield layout

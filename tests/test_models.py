@@ -1,8 +1,10 @@
 import json
+from importlib import resources
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from sparselib import models
@@ -177,3 +179,29 @@ def test_networks_for_other_data_are_named(module):
         models.load(f"{module}:small", weights=module.parent / "junk.pth")
     with pytest.raises(ValueError, match="weights must be a file"):
         models.load(f"{module}:small", weights=module.parent / "absent.pth")
+
+
+def test_weights_may_lie_in_a_package_that_is_not_run(tmp_path, monkeypatch):
+    package = tmp_path / "carries_weights"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('run')")
+    torch.save(torch.nn.Linear(2, 3).state_dict(), package / "data" / "w.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    net = torch.nn.Linear(2, 3)
+    models.fill(net, "carries_weights:data/w.pth")
+    assert torch.equal(net.weight, torch.load(package / "data" / "w.pth")["weight"])
+    with pytest.raises(ValueError, match="no package 'carries_nothing' is installed"):
+        models.fill(net, "carries_nothing:data/w.pth")
+    with pytest.raises(ValueError, match="weights must be a file, got .*w2.pth"):
+        models.fill(net, "carries_weights:data/w2.pth")
+
+
+def test_the_published_network_knows_the_digits_that_come_with_it():
+    files = resources.files(pytest.importorskip("ccexam", reason="install the extra foreign"))
+    net = models.load("sparselib.others:ccexam_mnist", weights="ccexam:weights/mnist.pth")
+    for file in sorted((files / "samples").iterdir()):
+        if file.name.startswith("mnist"):
+            x = torch.from_numpy(np.array(Image.open(file).convert("L"))).float()[None, None] / 255
+            assert net(x).argmax(1).item() == int(file.stem[-1])
+            assert net(x).softmax(1).amax() > 0.9
+    models.answers(net, (1, 28, 28), 10)

@@ -54,9 +54,14 @@ class Detector:
         One pass forward; x goes through whole, so that memory grows with N. Raises: as `score`, and ValueError for a
         detector whose score no single backward pass differentiates.
         """
-        if type(self)._differentiable is Detector._differentiable:
+        if not self.is_differentiable():
             raise ValueError(f"detector {type(self).__name__} has no score that one backward pass differentiates")
         return self._checked(self._differentiable, x)
+
+    @classmethod
+    def is_differentiable(cls) -> bool:
+        """Return whether the class gives `differentiable`."""
+        return cls._differentiable is not Detector._differentiable
 
     def _checked(self, scored, x):
         if self.model is None:

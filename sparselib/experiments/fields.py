@@ -13,7 +13,6 @@ from pydantic import AfterValidator, Field, StrictInt, field_validator, model_va
 
 from sparselib import checks, data, models, training
 from sparselib.detection import detectors
-from sparselib.detection.scoring import Detector
 from sparselib.experiments.measurements import Detection
 from sparselib.experiments.networks import NetworkStep, Pruned, Trained
 from sparselib.experiments.samples import Data, family, strength
@@ -72,8 +71,7 @@ def shift(text: str) -> tuple[str, int]:
 def attackable(text: str) -> None:
     """Raise ValueError for a detector (as text) whose score has no gradient for an adaptive attack to follow."""
     name, options = detector(text)
-    kind = type(detectors.build(name, **dict(options)))
-    if kind._differentiable is Detector._differentiable:
+    if not detectors.build(name, **dict(options)).is_differentiable():
         raise ValueError(f"detector {text!r} has no score that can be attacked")
 
 

@@ -22,10 +22,10 @@ TRAINING = {"adversarial": objectives.Adversarial}
 @cache
 def foreign(network, weights):
     """Return {what: sha256} of the files of a network that is not of `models.MODELS`."""
-    files = {"weights": weights} if weights else {}
+    files = {"weights": models.weights_file(weights)} if weights else {}
     if network not in models.MODELS:
-        files["network"] = inspect.getsourcefile(models.factory(network))
-    return {what: hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest() for what, file in files.items()}
+        files["network"] = Path(inspect.getsourcefile(models.factory(network)) or "")
+    return {what: hashlib.sha256(file.read_bytes()).hexdigest() for what, file in files.items()}
 
 
 class NetworkStep(Step, frozen=True):
@@ -200,13 +200,33 @@ class Pruned(Derived, frozen=True):
         return [*self._rows(net), row("achieved", pruning.sparsity(net))], net
 
 
-class Masked(Derived, frozen=True):
+class Learnt(Derived, frozen=True):
+    """A network in which something was learnt over the weights of `dense`, which stay as they are."""
+
+    dense: Trained
+
+    @property
+    def origin(self):
+        return self.dense
+
+    def inputs(self):
+        return (self.dense,)
+
+    def chosen(self):
+        return self.dense.chosen()
+
+    def options(self):
+        """Return how it is learnt: in batches and precision as the dense network was."""
+        how = {"batch_size": self.dense.batch_size, "precision": self.dense.precision}
+        return {**how, "seed": self.seed, "progress": False}
+
+
+class Masked(Learnt, frozen=True):
     """A subnetwork of the dense network by a learnt mask, never trained: see `subnetworks.search`.
 
     With epochs=0 the mask is not learnt: the largest weights stay (init "hydra"), or random ones ("edge-popup").
     """
 
-    dense: Trained
     sparsity: float
     objective: str = "clean"
     eps: float = 0.1
@@ -217,13 +237,6 @@ class Masked(Derived, frozen=True):
     scope: str = "layer"
     init: str = "hydra"
     batch_norm: str = "frozen"
-
-    @property
-    def origin(self):
-        return self.dense
-
-    def inputs(self):
-        return (self.dense,)
 
     def chosen(self):
         return (*([data.SYNTHETIC[self.outliers]] if self.outliers else []), *self.dense.chosen())
@@ -236,33 +249,22 @@ class Masked(Derived, frozen=True):
         outliers = self.outliers and data.outliers(self.outliers, train, seed=self.seed, split="train")
         net = subnetworks.search(
             load(self.dense), train, self.sparsity, objective=self.objective, outliers=outliers or None, eps=self.eps,
-            noise=self.noise, epochs=self.epochs, batch_size=self.dense.batch_size, lr=self.lr, scope=self.scope,
-            init=self.init, batch_norm=self.batch_norm, seed=self.seed, progress=False,
+            noise=self.noise, epochs=self.epochs, lr=self.lr, scope=self.scope, init=self.init,
+            batch_norm=self.batch_norm, **self.options(),
         )  # fmt: skip
         return [*self._rows(net), row("achieved", pruning.sparsity(net))], net
 
 
-class Refitted(Derived, frozen=True):
+class Refitted(Learnt, frozen=True):
     """The dense network with the scales and shifts of its batch-norm learnt for an objective: a control of masks.
 
     See `subnetworks.fit_batch_norm`; the weights and the statistics are those of the dense network.
     """
 
-    dense: Trained
     objective: str
     eps: float = 0.1
     epochs: int
     lr: float = 3e-3
-
-    @property
-    def origin(self):
-        return self.dense
-
-    def inputs(self):
-        return (self.dense,)
-
-    def chosen(self):
-        return self.dense.chosen()
 
     def columns(self):
         return {**self.dense.columns(), "when": "refitted"}
@@ -270,7 +272,7 @@ class Refitted(Derived, frozen=True):
     def compute(self, load):
         net = subnetworks.fit_batch_norm(
             load(self.dense), inliers(self.data, "train"), objective=self.objective, eps=self.eps, epochs=self.epochs,
-            batch_size=self.dense.batch_size, lr=self.lr, seed=self.seed, progress=False,
+            lr=self.lr, **self.options(),
         )  # fmt: skip
         return self._rows(net), net
 

@@ -40,7 +40,7 @@ def pools(name, held_out):
     found = [data.load(name, split) for split in data.SPLITS]
     for kept_out in held_out:
         checks.choice("held_out class", kept_out, found[0].classes)
-    train, test = (some.only([c for c in some.classes if c not in held_out]) for some in found)
+    train, test = (part.only([c for c in part.classes if c not in held_out]) for part in found)
     if name == "digits":
         train = test = data.Samples(torch.cat([train.x, test.x]), torch.cat([train.y, test.y]), train.classes, name)
     choices, rest = train.split(0.1, seed=0)

@@ -30,7 +30,7 @@ def search(
     model: nn.Module, train: data.Samples, sparsity: float, *, objective: str = "clean",
     outliers: data.Samples | None = None, unseen: Iterable[data.Samples] = (), eps: float = 0.1, noise: float = 1.0,
     epochs: int = 20, batch_size: int = 64, lr: float | None = None, scope: str = "layer", keep_ends: bool = True,
-    init: str = "hydra", batch_norm: str = "frozen", seed: int = 0, progress: bool = True,
+    init: str = "hydra", batch_norm: str = "frozen", precision: str = "float32", seed: int = 0, progress: bool = True,
 ) -> nn.Module:  # fmt: skip
     """Return a copy of the model with learnt masks: its weights, biases and statistics are those of the model.
 
@@ -49,6 +49,7 @@ def search(
         init: "hydra" (w scaled to the layer's fan-in) or "edge-popup" (random).
         batch_norm: "frozen" keeps the statistics, so nothing but masks differs; "restated" learns the masks under
             batch statistics and measures them anew for the result.
+        precision: of the passes while learning, "float32" or "bfloat16": see `training.fit`.
     Raises: ValueError for arguments out of range, outliers missing or overlapping with `unseen`;
         FloatingPointError for a model whose loss is not finite.
     """
@@ -79,7 +80,8 @@ def search(
         module.train()
     best = _learn(
         learner, [popup.scores for popup in popups.values()], train, loss, epochs=epochs, batch_size=batch_size, lr=lr,
-        seed=seed, restated=restated, progress=progress, after_step=lambda: choose(popups, counts),
+        precision=precision, seed=seed, restated=restated, progress=progress,
+        after_step=lambda: choose(popups, counts),
         state=lambda: {name: popup.mask.clone() for name, popup in popups.items()},
     )  # fmt: skip
     found = copy.deepcopy(model)
@@ -94,7 +96,7 @@ def search(
 def fit_batch_norm(
     model: nn.Module, train: data.Samples, *, objective: str = "adversarial", outliers: data.Samples | None = None,
     unseen: Iterable[data.Samples] = (), eps: float = 0.1, noise: float = 1.0, epochs: int = 20, batch_size: int = 64,
-    lr: float = 0.01, seed: int = 0, progress: bool = True,
+    lr: float = 0.01, precision: str = "float32", seed: int = 0, progress: bool = True,
 ) -> nn.Module:  # fmt: skip
     """Return a copy of the model whose batch-norm scales and shifts are learnt, and nothing else.
 
@@ -117,7 +119,7 @@ def fit_batch_norm(
         raise ValueError(f"model must have batch-norm layers with scale and shift to learn, got {type(model).__name__}")
     best = _learn(
         learner, [p.requires_grad_() for p in affine], train, loss, epochs=epochs, batch_size=batch_size, lr=lr,
-        seed=seed, restated=False, progress=progress, after_step=lambda: None,
+        precision=precision, seed=seed, restated=False, progress=progress, after_step=lambda: None,
         state=lambda: [p.detach().clone() for p in affine],
     )  # fmt: skip
     found = copy.deepcopy(model)
@@ -217,34 +219,38 @@ State = TypeVar("State")
 
 def _learn(
     learner: nn.Module, parameters: Sequence[torch.Tensor], train: data.Samples, loss: objectives.Objective, *,
-    epochs: int, batch_size: int, lr: float, seed: int, restated: bool, progress: bool,
+    epochs: int, batch_size: int, lr: float, precision: str, seed: int, restated: bool, progress: bool,
     after_step: Callable[[], None], state: Callable[[], State],
 ) -> State:  # fmt: skip
     """Descend the loss in the parameters; return the `state` with the lowest on the held-back fifth, the first too."""
     best, lowest = state(), math.inf
-    if not epochs:
-        return best
     device = device_of(learner)
     held_back, used = train.split(0.2, seed=seed)
     x, y, held_x, held_y = (t.to(device) for t in (used.x, used.y, held_back.x, held_back.y))
+    precision = training.supported(precision, x)
+    if not epochs:
+        return best
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch_size))
     order, step = seeds.generator(seed, "search"), 0
-    for epoch in tqdm(range(epochs + 1), desc="learning", unit="epoch", disable=not progress, leave=False):
-        for index in torch.randperm(len(x), generator=order).split(batch_size) if epoch else ():
-            value, _ = loss(learner, x[index], y[index], seed=seeds.derive(seed, "batch", step))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            schedule.step()
-            after_step()
-            step += 1
-        if restated:
-            training.restate_batch_norm(learner, used)
-        with evaluating(learner):
-            now = loss(learner, held_x, held_y, seed=seeds.derive(seed, "held"))[0].item()
-        if not epoch and not math.isfinite(now):
-            raise FloatingPointError(f"the model's loss before learning is {now}: nothing can be learnt from it")
-        if now < lowest:
-            lowest, best = now, state()
+    bar = tqdm(range(epochs + 1), desc="learning", unit="epoch", disable=not progress, leave=False)
+    with training.computing(learner, x[:1], precision) as (net, layout):
+        for epoch in bar:
+            for index in torch.randperm(len(x), generator=order).split(batch_size) if epoch else ():
+                xb = x[index].contiguous(memory_format=layout)
+                value, _ = loss(net, xb, y[index], seed=seeds.derive(seed, "batch", step))
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                schedule.step()
+                after_step()
+                step += 1
+            if restated:
+                training.restate_batch_norm(learner, used)
+            with evaluating(learner):
+                now = loss(net, held_x, held_y, seed=seeds.derive(seed, "held"))[0].item()
+            if not epoch and not math.isfinite(now):
+                raise FloatingPointError(f"the model's loss before learning is {now}: nothing can be learnt from it")
+            if now < lowest:
+                lowest, best = now, state()
     return best

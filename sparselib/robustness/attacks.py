@@ -112,7 +112,7 @@ def adaptive(
     """
     x, y, eps = _checked(model, x, y, eps, norm)
     if not callable(score):
-        raise TypeError(f"score must be callable, got {score!r}")
+        raise TypeError(f"score must be callable, got {type(score).__name__}")
     threshold = threshold if threshold == torch.inf else checks.number("threshold", threshold)
     if not isinstance(weights, Sequence) or isinstance(weights, str) or not weights:
         raise ValueError(f"weights must be at least one number, got {weights!r}")

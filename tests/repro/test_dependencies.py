@@ -84,7 +84,6 @@ def test_steps_depend_on_what_they_use_and_on_nothing_else():
         for n in (
             "networks.NetworkStep", "networks.Trained", "networks.foreign",
             "samples.Data", "samples.fingerprint", "samples.inliers", "samples.pools",
-            "samples.some",  # for a variable of that name in `pools`
         )
     }  # fmt: skip
     wings = (
