@@ -84,7 +84,7 @@ class SparsityGrid(Figure):
     label_noise: fields.Share = Field(description="noisy labels: share of training labels drawn anew")
     noisy_width: fields.Count = Field(description="noisy labels: width")
     noisy_epochs: Annotated[StrictInt, Field(ge=2)] = Field(description="noisy labels: training epochs")
-    noisy_recipes: fields.Recipes = Field(description="noisy labels")
+    noisy_recipes: fields.SomeRecipes = Field(description="noisy labels; none: no such question")
     noisy_sparsities: fields.SomeSparsities = Field(description="noisy labels: weights removed")
 
     networks = networks
@@ -114,6 +114,8 @@ class SparsityGrid(Figure):
 
     def noisy_labels(self, seed):
         """Yield (arm, network), all trained on noisy labels and equally long: the controls, the sparse ones."""
+        if not self.noisy_recipes:
+            return
         usual, quarter = {"width": self.noisy_width, "label_noise": self.label_noise}, max(1, self.noisy_width // 4)
         yield "dense", self.trained(seed, epochs=self.noisy_epochs, **usual)
         yield "fewer epochs", self.trained(seed, epochs=max(1, self.noisy_epochs // 4), **usual)

@@ -1,15 +1,18 @@
 """Claim C3, figure 4: ensembles, smoothing, adversarial training and gradient detectors on shrunk networks."""
 
 from itertools import product
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from sparselib import checks
 from sparselib.experiments import fields, statistics, words
 from sparselib.experiments.fields import Figure, detector, recipe
 from sparselib.experiments.findings import Comparison, Endpoint, compare, select
 from sparselib.experiments.measurements import Attacked, Certified, Ensembled, Scored
 from sparselib.experiments.networks import Scratch, Shrunk
+
+DEFENCES = ("smoothing", "adversarial")
 
 
 def networks(p, seed):
@@ -17,10 +20,9 @@ def networks(p, seed):
     for i in range(p.members):
         for arm, net in p.family(seed, member=i):
             yield {"question": "member" if i else "first", "arm": arm}, net
-    for arm, net in p.family(seed, noise=p.sigma):
-        yield {"question": "smoothing", "arm": arm}, net
-    for arm, net in p.family(seed, adversarial=p.eps):
-        yield {"question": "adversarial", "arm": arm}, net
+    for question, changed in p.trainings():
+        for arm, net in p.family(seed, **changed):
+            yield {"question": question, "arm": arm}, net
 
 
 def measured(p, role, net):
@@ -51,6 +53,10 @@ def ensembles(p, seed):
         yield {"question": "ensemble", "arm": arm}, p.ensemble(*nets)
 
 
+Defence = Annotated[str, AfterValidator(lambda name: checks.choice("defence", name, DEFENCES))]
+Defences = Annotated[list[Defence], fields.DISTINCT]
+
+
 class StructureAndCost(Figure):
     """Ensembles, smoothing, adversarial training and gradient detectors on shrunk networks: quality against cost."""
 
@@ -65,6 +71,7 @@ class StructureAndCost(Figure):
     finetune_epochs: fields.Finetuning
     lr: fields.Positive = Field(description="highest learning rate of every training")
     members: fields.Count = Field(description="networks in an ensemble")
+    defences: Defences = Field(description="what else is trained: smoothing, adversarial")
     eps: fields.Positive = Field(description="radius of the attacks in L∞, in training and test")
     sigma: fields.Positive = Field(description="deviation of the smoothing noise, in training and test")
     radius: fields.Positive = Field(description="L2 radius at which accuracy is certified")
@@ -87,17 +94,24 @@ class StructureAndCost(Figure):
             raise ValueError(f"scratch_sparsities must be among unit_sparsities {sizes}, got {self.scratch_sparsities}")
         return self
 
-    def family(self, seed, member=0, **changed):
+    def trainings(self):
+        """Yield (defence, what changes of `family`). Attacks in training cost much: only at sizes with both arms."""
+        if "smoothing" in self.defences:
+            yield "smoothing", {"noise": self.sigma}
+        if "adversarial" in self.defences:
+            yield "adversarial", {"adversarial": self.eps, "sizes": self.scratch_sparsities or self.unit_sparsities}
+
+    def family(self, seed, member=0, sizes=None, **changed):
         """Return [("dense", …), ("shrunk", …), …, ("scratch", …), …]: a network at every size, the control at some.
 
         All train equally long, and in the same two phases but for those from scratch. Members have weights of their
-        own; all see the data of the seed.
+        own; all see the data of the seed. `sizes`: only these.
         """
         start = self.trained(seed * self.members + member, data=self.data(seed), lr=self.lr, **changed)
         dense = self.unpruned(start, lr=self.lr)
         shrunk = {
             sparsity: Shrunk(pruned=self.pruned(start, self.recipe, sparsity, lr=self.lr))
-            for sparsity in filter(None, self.unit_sparsities)
+            for sparsity in filter(None, sizes or self.unit_sparsities)
         }
         scratch = [("scratch", Scratch(shrunk=shrunk[sparsity])) for sparsity in self.scratch_sparsities]
         return [("dense", dense), *(("shrunk", net) for net in shrunk.values()), *scratch]
@@ -117,8 +131,10 @@ class StructureAndCost(Figure):
         """Yield (name, columns): the methods, by the rows that they are judged by; MSP needs no gradient."""
         gradients = tuple(text for text in self.gradient_detectors if text != "msp")
         yield f"ensembles of {self.members}", {"question": "ensemble", "members": self.members}
-        yield "adversarial training", {"question": "adversarial", "task": ("clean", "attack")}
-        yield "randomized smoothing", {"question": "smoothing", "task": "certificate"}
+        if "adversarial" in self.defences:
+            yield "adversarial training", {"question": "adversarial", "task": ("clean", "attack")}
+        if "smoothing" in self.defences:
+            yield "randomized smoothing", {"question": "smoothing", "task": "certificate"}
         yield "gradient detectors", {"question": "detectors", "detector": gradients}
 
     def comparisons(self):
