@@ -20,6 +20,7 @@ from sparselib.robustness import attacks, certify, ensembles, shifts
 
 BATCH = 256  # images in what is timed
 STEPS = 10  # of PGD, where attacked inputs are to be detected
+STEP = 0.25  # of PGD, of its radius: long enough that more steps and restarts find little more
 ATTACKED = 200  # and so many test samples at most
 FALSE_ALARMS = 0.05  # the share of clean test images that may be rejected
 ATTACKS = {"pgd": attacks.pgd}  # by name, so that detecting outliers does not depend on the code of attacks
@@ -65,7 +66,7 @@ class Attacked(Measurement, frozen=True):
 
     def compute(self, load):
         if self.attack == "fgsm":  # PGD of one full step from x itself; attacks.fgsm knows the cross-entropy only
-            options = {"steps": 1, "step_size": float(self.eps), "random_start": False}
+            options = {"steps": 1, "step": 1.0, "random_start": False}
         else:
             options = {"steps": self.steps, "restarts": self.restarts, "seed": self.model.seed}
         net, test = _loaded(self.model, load), some(self.model.data, self.limit)
@@ -93,11 +94,11 @@ class AutoAttacked(Measurement, frozen=True):
         return [row("accuracy", right.double().mean()), row("accuracy_pgd", left.double().mean())], None
 
 
-def _withstood(net, test, eps, **options):
-    """Return which samples (N,) are right, and which stay right under PGD up either loss."""
+def _withstood(net, test, eps, step=STEP, **options):
+    """Return which samples (N,) are right, and which stay right under PGD up either loss, in steps of step·eps."""
     x, y = _on(net, test.x), _on(net, test.y)
     clean = training.logits(net, x).argmax(1) == y
-    attacked = attacks.pgd(net, x, y, eps, loss="both", early_stop=True, **options)
+    attacked = attacks.pgd(net, x, y, eps, step_size=float(step * eps), loss="both", early_stop=True, **options)
     return clean, clean & (training.logits(net, attacked).argmax(1) == y)
 
 
@@ -188,7 +189,7 @@ class Evaded(Measurement, frozen=True):
             right = training.logits(net, attacked).argmax(1) == y
             return metrics.right_or_rejected(detector.score(attacked), right, limit)
 
-        usual: dict[str, Any] = {"steps": self.steps, "seed": self.model.seed}
+        usual: dict[str, Any] = {"steps": self.steps, "step_size": STEP * self.eps, "seed": self.model.seed}
         plain = attacks.pgd(net, x, y, self.eps, loss="margin", **usual)
         score, weights = detector.differentiable, list(self.weights)
         knowing = attacks.adaptive(net, x, y, self.eps, score, limit, weights=weights, early_stop=True, **usual)
@@ -346,7 +347,9 @@ def _against(net, chosen, name, seed):
     kind, (head, rest) = family(name), strength(name)
     if kind == "attacks":
         test = some(chosen, ATTACKED)
-        x = ATTACKS["pgd"](net, _on(net, test.x), _on(net, test.y), float(rest), steps=STEPS, seed=seed)
+        x = ATTACKS["pgd"](
+            net, _on(net, test.x), _on(net, test.y), float(rest), steps=STEPS, step_size=STEP * float(rest), seed=seed
+        )
         return x, test.y
     samples = shifted(chosen, head, int(rest)) if kind == "shifts" else outliers(chosen, name)
     return _on(net, samples.x), samples.y
