@@ -128,8 +128,8 @@ def test_accuracy_under_attack_counts_what_withstands_both_losses_and_all_restar
         values = _values(Attacked(model=step, attack="pgd", eps=0.1, steps=5, restarts=restarts).compute(load)[0])
         right = clean.clone()
         for loss in ("ce", "margin"):
-            options = {"steps": 5, "restarts": restarts, "loss": loss, "early_stop": True, "seed": 0}
-            x = attacks.pgd(load(step), test.x, test.y, 0.1, **options)
+            options = {"steps": 5, "step_size": 0.025, "restarts": restarts, "early_stop": True, "seed": 0}
+            x = attacks.pgd(load(step), test.x, test.y, 0.1, loss=loss, **options)
             right &= training.logits(load(step), x).argmax(1) == test.y
         assert values["accuracy"] == pytest.approx(right.double().mean().item())
         assert values["accuracy_clean"] == training.accuracy(load(step), test) > values["accuracy"]
