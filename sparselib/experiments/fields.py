@@ -232,10 +232,13 @@ class Page(Parameters):
     def _network_fits(self):
         """Try a network that is not the library's on the data, at every width at which the page trains it."""
         if ":" in self.network or self.weights:
-            for origin in {s.origin.width: s.origin for s in self.steps() if isinstance(s, NetworkStep)}.values():
-                net = origin.initial()
-                if self.weights:
-                    models.fill(net, self.weights)
+            try:
+                origins = {s.origin.width: s.origin for s in self.steps() if isinstance(s, NetworkStep)}.values()
+                nets = [origin.initial() for origin in origins]
+            except FileNotFoundError:  # of the data: said, with the remedy, where they are needed
+                return self
+            for net in nets if self.weights else ():
+                models.fill(net, self.weights)
         return self
 
     def setting(self) -> str:
