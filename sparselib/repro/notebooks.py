@@ -9,9 +9,11 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -222,6 +224,7 @@ def check_template(notebook: nbformat.NotebookNode, page: type[Parameters], *, b
             complaints.append(f"parameter {name!r} is {found[name]!r}, in profiles/{typed.LIVE}.yml it is {value!r}")
     if book:
         complaints += [f"{name} is not what {page.__module__} has" for name in _edited(notebook, page)]
+        complaints += _lacking(notebook, page)
     if complaints:
         raise GateError(f"{page.notebook}: " + "; ".join(complaints))
 
@@ -240,6 +243,26 @@ def _edited(notebook, page):
     cells = [c for c in notebook.cells if c.cell_type == "code" and "experiment" in c.metadata.get("tags", [])]
     functions = [n for cell in cells for n in _parsed(cell, page) if isinstance(n, ast.FunctionDef)]
     return [function.name for function in functions if ast.dump(function) not in own]
+
+
+BOX = re.compile(r"(?m)^:class: *(.+)$")
+
+
+def _lacking(notebook, page):
+    """Yield complaints: boxes that the page should have, exercises without a solution after them that asserts."""
+    boxes = Counter()
+    for index, cell in enumerate(notebook.cells):
+        found = (
+            [name for line in BOX.findall(cell.source) for name in line.split()] if cell.cell_type == "markdown" else []
+        )
+        boxes.update(found)
+        if "exercise" in found:
+            after = notebook.cells[index + 1] if index + 1 < len(notebook.cells) else {}
+            if "solution" not in after.get("metadata", {}).get("tags", []) or "assert" not in after["source"]:
+                yield f"the exercise of cell {index} is not followed by a cell tagged 'solution' that asserts something"
+    for name, least in page.boxes.items():
+        if boxes[name] < least:
+            yield f"has {boxes[name]} boxes of the class {name!r}, should have {least}"
 
 
 def check_executed(notebook: nbformat.NotebookNode, name: str, *, book: bool = True) -> None:

@@ -39,6 +39,7 @@ class Parameters(BaseModel):
     profiles: ClassVar[Path]  # the folder of <profile>.yml
     apart: ClassVar[frozenset[str]] = frozenset()  # code that its notebook need not depend on: see dependencies
     publishable: ClassVar[bool] = True  # its rows belong in results/
+    boxes: ClassVar[Mapping[str, int]] = {}  # of its notebook: so many of each class of admonition, see `notebooks`
     judges: ClassVar[tuple[type["Parameters"], ...]] = ()  # the pages whose rows it shows in place of its own
 
     profile: str = Field(description="the scale: digits, mnist or cifar10")

@@ -1,12 +1,18 @@
 """The pages that compute by themselves what they show: the quickstart, and the teaching pages of book/concepts."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, create_model
 
+from sparselib.data import Samples
 from sparselib.experiments import fields
 from sparselib.experiments.fields import Figure, Page
 from sparselib.pruning import schedules
+
+
+# What a chapter has: what you will be able to do; a guess before the result; a belief that is wrong; what to remember.
+BOXES: Mapping[str, int] = {"goals": 1, "predict": 1, "misconception": 1, "takeaway": 1, "exercise": 3}
 
 
 class Quickstart(Page):
@@ -26,6 +32,7 @@ class Lesson(Page):
     folder: ClassVar[str] = "book/concepts"
     blocks: ClassVar[tuple[str, ...]] = ("lesson",)
     publishable: ClassVar[bool] = False
+    boxes = BOXES
 
     seed: fields.Seed = Field(description="of the weights and the order of the data")
 
@@ -36,13 +43,27 @@ def _lesson(notebook, says) -> Any:
     return page
 
 
+UnusualLesson = _lesson("unusual", "One digit, three ways to be unusual.")
 SparsityLesson = _lesson("sparsity", "What sparsity is, and what it costs.")
 CriteriaLesson = _lesson("criteria", "Which weights survive under each criterion.")
 StructureLesson = _lesson("structure", "Single weights against whole units, with measured times.")
 TicketsLesson = _lesson("tickets", "Lottery tickets, and subnetworks of trained networks.")
-RobustnessLesson = _lesson("robustness", "Attacks, shifts and certificates on one small network.")
-DetectionLesson = _lesson("detection", "Scores, thresholds and the metrics of anomaly detection.")
+ForgettingLesson = _lesson("forgetting", "The images on which dense and sparse networks disagree.")
+AttacksLesson = _lesson("attacks", "Attacks on one image, step by step.")
+BelievedLesson = _lesson("believed", "Attacks that fail for the wrong reason.")
+ShiftsLesson = _lesson("shifts", "The world changes: corruptions and their severity.")
+CertificatesLesson = _lesson("certificates", "Randomized smoothing, vote by vote.")
+ConfidenceLesson = _lesson("confidence", "Confidence far from the data, and calibration.")
+ThresholdsLesson = _lesson("thresholds", "Scores, thresholds and the metrics of anomaly detection.")
+DetectionLesson = _lesson("detection", "Detectors from logits, features and gradients.")
 SensnormLesson = _lesson("sensnorm", "SensNorm derived step by step.")
+TestingLesson = _lesson("testing", "Tests of detectors that leak, and tests that do not.")
+
+
+def seven(samples: Samples) -> Samples:
+    """Return the first seven of the samples, alone: the image that all chapters come back to."""
+    label = samples.classes.index(next(name for name in samples.classes if name.startswith("7")))
+    return samples.take((samples.y == label).nonzero()[:1, 0])
 
 
 def networks(p, seed):
@@ -60,6 +81,7 @@ class SchedulesLesson(Figure):
     folder: ClassVar[str] = "book/concepts"
     notebook: ClassVar[str] = "schedules"
     blocks: ClassVar[tuple[str, ...]] = ("schedules",)
+    boxes = BOXES
 
     seeds: fields.Count = Field(description="number of seeds: 0, 1, …")
     criterion: fields.Criterion = Field(description="pruning criterion")
@@ -70,6 +92,7 @@ class SchedulesLesson(Figure):
 
 
 ALL = (
-    *(SparsityLesson, CriteriaLesson, SchedulesLesson, StructureLesson, TicketsLesson),
-    *(RobustnessLesson, DetectionLesson, SensnormLesson),
+    *(UnusualLesson, SparsityLesson, CriteriaLesson, SchedulesLesson, StructureLesson, TicketsLesson, ForgettingLesson),
+    *(AttacksLesson, BelievedLesson, ShiftsLesson, CertificatesLesson),
+    *(ConfidenceLesson, ThresholdsLesson, DetectionLesson, SensnormLesson, TestingLesson),
 )

@@ -1,0 +1,39 @@
+// Endpoints and a movable δ.
+"use strict";
+
+(() => {
+  const { make, control } = explorers;
+
+  // data: {delta, most, ends: [{name, scale, mean, low, high, fixed}]}; fixed: an outcome that no δ changes, or null
+  function delta(root, data) {
+    const slider = make("input", { type: "range", min: 0, max: data.most, step: 0.1, value: data.delta });
+    const body = make("tbody", {});
+    const head = make("tr", {}, ...["endpoint", "scale", "difference", "outcome"].map((n) => make("th", { scope: "col" }, n)));
+    const told = make("p", { "aria-live": "polite", class: "told" });
+    root.append(control("δ, in points", slider), make("table", {}, make("thead", {}, head), body), told);
+
+    function outcome(e, d) {
+      if (e.fixed) return e.fixed;
+      if (e.low > 0) return e.high < d ? "better by less than δ" : "better";
+      if (e.high < 0) return e.low > -d ? "worse by less than δ" : "worse";
+      return e.low > -d && e.high < d ? "equal" : "open";
+    }
+
+    const signed = (v) => (v < 0 ? "" : "+") + v.toFixed(1);
+    function draw() {
+      const d = Number(slider.value), counts = new Map();
+      body.replaceChildren(...data.ends.map((e) => {
+        const name = outcome(e, d);
+        counts.set(e.scale, [...(counts.get(e.scale) ?? []), `${e.name}: ${name}`]);
+        const cells = [e.name, e.scale, `${signed(e.mean)} [${e.low.toFixed(1)}, ${e.high.toFixed(1)}]`, name];
+        return make("tr", {}, ...cells.map((text) => make("td", {}, text)));
+      }));
+      slider.setAttribute("aria-valuetext", `${d.toFixed(1)} points`);
+      told.textContent = `δ = ${d.toFixed(1)} points.`;
+    }
+    slider.addEventListener("input", draw);
+    draw();
+  }
+
+  explorers.register("delta", delta);
+})();

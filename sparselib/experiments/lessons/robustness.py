@@ -1,0 +1,5 @@
+"""The exercises of the part on robustness."""
+
+from sparselib.experiments.lessons.checking import Exercise
+
+EXERCISES: dict[str, Exercise] = {}
