@@ -10,7 +10,6 @@ from sparselib.experiments import fields
 from sparselib.experiments.fields import Figure, Page
 from sparselib.pruning import schedules
 
-
 # What a chapter has: what you will be able to do; a guess before the result; a belief that is wrong; what to remember.
 BOXES: Mapping[str, int] = {"goals": 1, "predict": 1, "misconception": 1, "takeaway": 1, "exercise": 3}
 
