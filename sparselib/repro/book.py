@@ -19,7 +19,7 @@ from sparselib.repro import notebooks, project
 from sparselib.repro.parameters import Parameters
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
-EXPLORERS = "book/_static/explorers"  # .js, and the folder of the pieces that are appended to it
+STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
 
 
@@ -88,9 +88,10 @@ def _wanted(pages):
     for name, text in wanted.items():
         if name.endswith(".md"):
             wanted[name] = _led(name, text.decode(), leads)
-    pieces = [name for name in wanted if name.startswith(f"{EXPLORERS}/")]
-    wanted[f"{EXPLORERS}.js"] = b"\n".join([wanted[f"{EXPLORERS}.js"], *map(wanted.pop, pieces)])
-    wanted[f"book/_static/{MATHJAX}"] = _mathjax()
+    for suffix, whole in ((".js", "explorers.js"), (".css", "book.css")):
+        pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
+        wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
+    wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
     return wanted
 
 

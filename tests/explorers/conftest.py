@@ -24,7 +24,8 @@ def open_piece():
             page = chromium.new_context(offline=True).new_page()
             content = f'<script type="application/json">{json.dumps(data)}</script>'
             page.set_content(f'<div class="explorer" data-explorer="{kind}">{content}</div>')
-            page.add_style_tag(content=(STATIC / "book.css").read_text(encoding="utf-8"))
+            for style in (STATIC / "book.css", *(STATIC / "explorers").glob(f"{kind}.css")):
+                page.add_style_tag(content=style.read_text(encoding="utf-8"))
             for script in (STATIC / "explorers.js", STATIC / "explorers" / f"{kind}.js"):
                 page.add_script_tag(content=script.read_text(encoding="utf-8"))
             assert page.locator("[data-explorer]").get_attribute("data-ready") == "yes"
