@@ -70,7 +70,7 @@ def test_the_share_of_wrong_alarms_follows_bayes_by_keyboard(open_piece):
     rng = np.random.default_rng(1)
     inside, outside = rng.normal(0, 1, 200), rng.normal(2, 1, 100)
     page = open_piece("threshold", {"detectors": {"one": {"id": inside.tolist(), "ood": outside.tolist()}}})
-    threshold, rare = (page.get_by_role("slider", name=name) for name in ("Threshold", "Anomalies are rare"))
+    threshold, rare = (page.get_by_role("slider", name=name) for name in ("Threshold", "How rare anomalies are"))
     points = np.sort(np.r_[inside, outside])
 
     def expected(one):

@@ -21,7 +21,7 @@
     });
     const plot = make("div", { class: "plots" });
     const told = make("p", { "aria-live": "polite", class: "told" });
-    root.append(choice("Detector", names, (n) => { load(n); draw(); }), control("Threshold", slider), ...ends, control("Anomalies are rare", rare), plot, told);
+    root.append(choice("Detector", names, (n) => { load(n); draw(); }), control("Threshold", slider), ...ends, control("How rare anomalies are", rare), plot, told);
     let scores, points, low, high;
 
     const sorted = (values) => [...values].sort((a, b) => a - b);
