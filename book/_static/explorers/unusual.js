@@ -38,10 +38,10 @@
 
     function bars(answer, right) {
       const step = 150 / answer.p.length, left = 10 + 6 * Math.max(...data.classes.map((c) => c.length));
-      const view = make("svg", { viewBox: "0 0 160 152", role: "img", "aria-label": "probability of each class" });
+      const view = make("svg", { viewBox: "0 0 130 152", role: "img", "aria-label": "probability of each class" });
       answer.p.forEach((v, k) => {
         view.append(make("text", { x: 0, y: (k + 0.75) * step }, data.classes[k]));
-        view.append(make("rect", { class: k === right ? "id" : "ood", x: left, y: k * step + 2, width: Math.max(0.5, (156 - left) * v), height: step - 4 }));
+        view.append(make("rect", { class: k === right ? "id" : "ood", x: left, y: k * step + 2, width: Math.max(0.5, (126 - left) * v), height: step - 4 }));
       });
       return view;
     }
