@@ -42,7 +42,7 @@ def turn(end: Endpoint) -> str:
         )
     if end.outcome == statistics.FLOOR:
         return (
-            f"A test would on which the two are not both within {statistics.NEAR:g} points of 0, of chance or of 100."
+            f"A test could tell on which the two are not both within {statistics.NEAR:g} points of 0, chance or 100."
         )
     if len(values) < 2:
         return "A second seed is needed: a single one has no interval."
