@@ -41,9 +41,7 @@ def turn(end: Endpoint) -> str:
             f"A network whose clean accuracy stays within {statistics.GATE:g} points of its partner's could be judged."
         )
     if end.outcome == statistics.FLOOR:
-        return (
-            f"A test could tell on which the two are not both within {statistics.NEAR:g} points of 0, chance or 100."
-        )
+        return f"A test could tell on which the two are not both within {statistics.NEAR:g} points of 0, chance or 100."
     if len(values) < 2:
         return "A second seed is needed: a single one has no interval."
     if end.claim == "C3" and end.outcome == statistics.BETTER:  # it claims that nothing is lost, not that much is won
