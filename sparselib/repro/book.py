@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints
-from sparselib.repro import notebooks, project
+from sparselib.repro import notebooks, project, teach
 from sparselib.repro.parameters import Parameters
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
@@ -96,7 +96,7 @@ def _wanted(pages):
         pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
     wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
-    return wanted
+    return wanted | teach.materials(pages, executed, wanted)
 
 
 def _led(name, text, leads):
