@@ -45,12 +45,12 @@ def test_every_plan_takes_ninety_minutes_and_asks_without_answering():
 def test_no_solution_is_in_a_student_notebook(path):
     template = nbformat.read(path, as_version=4)
     solutions = [c.source for c in template.cells if "solution" in c.metadata.get("tags", [])]
-    others = {line for c in template.cells if c.source not in solutions for line in c.source.splitlines()}
-    told = {line.strip() for text in solutions for line in text.splitlines() if line not in others and len(line) > 12}
+    others = {line.strip() for c in template.cells if c.source not in solutions for line in c.source.splitlines()}
+    told = {line.strip() for text in solutions for line in text.splitlines()} - others
     made = teach.student(template)
     nbformat.validate(made)
     text = "\n".join(c.source for c in made.cells)
-    assert not [line for line in told if line in text]
+    assert not [line for line in told if len(line) > 12 and line in text]
     answers = [c.source for c in made.cells if "answer" in c.metadata["tags"]]
     asked = [name for source in solutions for name in teach.ASKED.findall(source)]
     assert len(answers) == len(solutions) and [n for a in answers for n in teach.ASKED.findall(a)] == asked
@@ -71,7 +71,10 @@ Tell $\\theta_1$ from $\\theta_2$, see {doc}`detection`.
 Secret.
 ```
 """
-SVG = '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="a"/>\n\n<use href="#a"/></svg>'
+SVG = (
+    '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="a"/>\n\n'
+    '<use href="#a"/></svg>'
+)
 SCORES = '{"detectors":{"MSP":{"id":[0,1,2],"ood":[1,2,3]}}}'
 PIECE = (
     '<div class="explorer" data-explorer="threshold"><p class="fallback">x</p>'
@@ -98,6 +101,7 @@ def test_slides_open_offline_and_turn_by_arrow_keys(tmp_path, browser):
     assert [name for name, _ in slides] == ["A chapter: you will be able to", "A chapter", "A chapter: move it"]
     (tmp_path / "slides.html").write_text(teach.deck("Test", slides, static), encoding="utf-8")
     page, errors, asked = browser.new_context(offline=True).new_page(), [], []
+    page.set_default_timeout(120_000)
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.on("request", lambda r: asked.append(r.url))
@@ -136,6 +140,7 @@ def test_the_handout_prints_on_one_page(tmp_path, browser):
     made = tmp_path / "_build" / "html" / "book" / "teach" / "handout.html"
     assert made.is_file(), done.stderr[-2000:]
     page = browser.new_context(offline=True).new_page()
+    page.set_default_timeout(120_000)
     page.goto(made.as_uri())
     page.wait_for_selector("mjx-container")
     pdf = page.pdf(format="A4", print_background=True)
