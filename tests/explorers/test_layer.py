@@ -49,7 +49,7 @@ def test_layer_fits_a_phone(open_piece, scores):
     of = {"magnitude": {"stays": list(range(32)), "accuracy": [0.5] * 33}}
     values = [[-0.0123, 123.4, -1.25, 0.5] * 4] * 2
     view = {"weights": values, "gradients": values, "of": of}
-    page = open_piece("layer", {"views": {"layer 1 × 10, layer 2 ÷ 10": view}, "start": 16, "chance": 0.25})
+    page = open_piece("layer", {"views": {"layer 1 × 100, layer 2 ÷ 100": view}, "start": 16, "chance": 0.25})
     page.set_viewport_size({"width": 360, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     tall = page.eval_on_selector_all("svg text", "all => all.map(t => t.getBoundingClientRect().height)")

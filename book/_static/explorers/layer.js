@@ -6,7 +6,7 @@
   const SIDE = 4, CELL = 36, HEAD = 18;
 
   // data: {views: {name: {weights: [[16], [16]], gradients: [[16], [16]], of: {criterion: {stays: [32], accuracy: [33]}}}}, start, chance}
-  // stays: at how many of the counts 0 … 32 a weight stays. They are nested, so it stays at count n where stays > 32 − n.
+  // gradients: 1000 times as large as they are. stays: at how many of the counts 0 … 32 a weight stays. They are nested, so it stays at count n where stays > 32 − n.
   function layer(root, data) {
     const views = Object.keys(data.views), names = Object.keys(data.views[views[0]].of), all = 2 * SIDE * SIDE;
     let view = views[0], criterion = names[0];
@@ -42,7 +42,7 @@
       const kept = own.stays.map((n) => n > all - count), parts = [kept.slice(0, all / 2), kept.slice(all / 2)];
       const left = parts.map((part) => part.filter(Boolean).length);
       grids.replaceChildren(...parts.flatMap((part, i) => [
-        grid(`layer ${i + 1}: weights`, now.weights[i], part), grid(`layer ${i + 1}: gradients`, now.gradients[i], part),
+        grid(`layer ${i + 1}: weights`, now.weights[i], part), grid(`layer ${i + 1}: 1000 × gradients`, now.gradients[i], part),
       ]));
       const empty = left.map((n, i) => (n ? "" : `layer ${i + 1}`)).filter(Boolean);
       const collapse = empty.length && count ? ` Collapse: ${empty.join(" and ")} is empty, and nothing passes it.` : "";
