@@ -157,7 +157,7 @@ EXERCISES: dict[str, Exercise] = {
     "forgetting-votes": Exercise(
         right=1,
         mistakes={
-            "That counts pairs of a dense and a sparse network that differ. Count images, by the vote of each group.": 4,
+            "That counts pairs of a dense and a sparse network that differ. Count images, by each group's vote.": 4,
             "That counts images on which some network differs from its pair. Take the vote of each group first.": 3,
         },
         why="Only on the second image does the vote of the sparse networks differ from that of the dense ones.",
