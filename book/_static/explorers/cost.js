@@ -33,7 +33,7 @@
     const list = (words) => words.length > 1 ? `${words.slice(0, -1).join(", ")} and ${words.at(-1)}` : words[0] ?? "nothing";
     function draw() {
       const row = data.kinds[kind][slider.value];
-      bars.replaceChildren(...measures.map((m) => bar(m, row.shares[m])), make("p", { class: "key" }, "The upright line is the dense network."));
+      bars.replaceChildren(...measures.map((m) => bar(m, row.shares[m])), make("p", { class: "key" }, `The upright line is the dense network. Blue: fell below ${Math.round(100 * data.fell)} % of it.`));
       const fell = measures.filter((m) => row.shares[m] < data.fell), stayed = measures.filter((m) => row.shares[m] >= data.fell);
       const alone = data.kinds[kind].length < 2 ? " (this pattern has one sparsity)" : "";
       told.textContent = `${kind[0].toUpperCase()}${kind.slice(1)}, sparsity ${row.sparsity}${alone}. Fell: ` +
