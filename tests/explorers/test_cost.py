@@ -8,7 +8,7 @@ import torch
 from sparselib import models, pruning
 from sparselib.pruning import costs
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore:pruning would empty")]
 KINDS = ("single weights", "whole units", "two of four")
 
 
