@@ -36,7 +36,7 @@
           let to = from;
           while (to < n && row[to] === row[from]) to++;
           const kind = row[from] === "1" ? "one" : "zero";
-          view.append(make("rect", { class: kind, x: from * side, y: S - (i + 1) * side, width: (to - from) * side + 0.3, height: side + 0.3 }));
+          view.append(make("rect", { class: kind, x: from * side, y: S - (i + 1) * side, width: (to - from) * side + 0.3, height: side + 0.9 }));
           from = to;
         }
       });
@@ -56,6 +56,9 @@
       const view = make("svg", { viewBox: `0 0 ${S} ${S + 22}`, role: "img", "aria-label": `The plane with the classes that the network names, the ball, and the way of ${chosen.attack}` });
       ground(view);
       rim(view, point.at, eps);
+      const other = attacks.find((name) => name !== chosen.attack), end = walk(other)[walk(other).length - 1];
+      view.append(make("path", { class: "other", d: `M${X(point.at[0])} ${Y(point.at[1])}L${X(end[0])} ${Y(end[1])}` }));
+      view.append(make("rect", { class: "other", x: X(end[0]) - 5, y: Y(end[1]) - 5, width: 10, height: 10 }));
       view.append(make("path", { class: "way", d: way.map(([x, y], i) => `${i ? "L" : "M"}${X(x)} ${Y(y)}`).join("") }));
       way.forEach(([x, y, , says], i) => {
         const broken = says !== point.label;
@@ -63,7 +66,7 @@
           ? make("path", { class: i === at ? "broken here" : "broken", d: `M${X(x) - 5} ${Y(y) - 5}l10 10m0 -10l-10 10` })
           : make("circle", { class: i === at ? "right here" : "right", cx: X(x), cy: Y(y), r: i ? 4 : 5 }));
       });
-      view.append(make("text", { x: 0, y: S + 16 }, `light: ${data.classes[0]}, dark: ${data.classes[1]}; ○ right, × broken`));
+      view.append(make("text", { x: 0, y: S + 16 }, `light: ${data.classes[0]}, dark: ${data.classes[1]}; ○ right, × broken, □ end of ${other}`));
       stage.replaceChildren(view, table(way, point));
       const [x, y, loss, says] = way[at];
       const best = way.reduce((a, b, i) => (b[2] > way[a][2] ? i : a), 0);
