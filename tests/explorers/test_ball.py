@@ -13,12 +13,12 @@ EPS = [0.1, 0.3]
 
 @pytest.fixture(scope="module")
 def walks():
-    """A point at (0.4, 0.5) of the class that lies left of 0.5, attacked in both norms."""
+    """A point at (0.412, 0.5) of the class that lies left of 0.5, attacked in both norms."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))
     with torch.no_grad():
         net[1].weight.copy_(torch.tensor([[0.0, 0.0], [10.0, 0.0]]))
         net[1].bias.copy_(torch.tensor([0.0, -5.0]))
-    x, y = torch.tensor([[[[0.4, 0.5]]]]), torch.tensor([0])
+    x, y = torch.tensor([[[[0.412, 0.5]]]]), torch.tensor([0])
 
     def entry(at):
         z = net(at).detach()
@@ -37,7 +37,7 @@ def walks():
 
 
 def test_the_walk_is_told_as_it_was_computed_by_keyboard(open_piece, walks):
-    points = {"one": {"at": [0.4, 0.5], "label": 0, "walks": walks}}
+    points = {"one": {"at": [0.412, 0.5], "label": 0, "walks": walks}}
     data = {"classes": ["left", "right"], "says": ["01", "01"], "points": points, "eps": EPS, "start": 1}
     page = open_piece("ball", data)
     assert page.locator("svg rect.one").count() == 2
@@ -68,7 +68,7 @@ def test_the_walk_is_told_as_it_was_computed_by_keyboard(open_piece, walks):
 
 
 def test_it_fits_a_narrow_page(open_piece, walks):
-    points = {"PGD breaks it, FGSM does not": {"at": [0.4, 0.5], "label": 0, "walks": walks}}
+    points = {"PGD breaks it, FGSM does not": {"at": [0.412, 0.5], "label": 0, "walks": walks}}
     page = open_piece("ball", {"classes": ["around", "band"], "says": ["01", "01"], "points": points, "eps": EPS})
     page.set_viewport_size({"width": 360, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
