@@ -1,4 +1,7 @@
-"""Draw a figure anew for the dark theme: the same SVG, colour by colour. Pixels of images stay as they are."""
+"""Draw a figure anew for the dark theme: the same SVG, colour by colour.
+
+Images and heat maps stay as they are, with the text upon them, so that what a caption calls dark is dark.
+"""
 
 import colorsys
 import re
@@ -19,9 +22,46 @@ LEAST = 4.5  # contrast with the ground
 
 def dark(svg: str) -> str:
     """Return an SVG of matplotlib's for a dark page."""
+    meshes = list(MESH.finditer(svg))  # of a heat map
+    images = [_box(found) for found in PICTURE.finditer(svg)] + [_ends(found) for found in meshes]
+    upon = [found for found in TEXT.finditer(svg) if any(_within(found, box) for box in images)]
+    parts, at = [], 0
+    for found in sorted(meshes + upon, key=lambda found: found.start()):  # stay as they are
+        parts += [_recoloured(svg[at : found.start()]), found[0].replace("<g ", '<g fill="#000000" ', 1)]
+        at = found.end()
+    return "".join([*parts, _recoloured(svg[at:])]).replace("<svg ", f'<svg fill="{INK}" ', 1)  # black is not written
+
+
+MESH = re.compile(r'<g id="QuadMesh_\d+">.*?</g>', re.S)
+PICTURE = re.compile(r"<image [^>]*>")
+TEXT = re.compile(r'<g id="text_\d+">(?:(?!<g id=).)*?translate\(([-\d.]+) ([-\d.]+)\).*?(?=<g id="|</svg>)', re.S)
+
+
+def _recoloured(svg):
     parts = IMAGE.split(svg)
     parts[::2] = [COLOUR.sub(lambda found: on_dark(found[0]), part) for part in parts[::2]]
-    return "".join(parts).replace("<svg ", f'<svg fill="{INK}" ', 1)  # black is not written out
+    return "".join(parts)
+
+
+def _box(found):
+    """Return left, top, right and bottom of an image; matplotlib's stand on their heads."""
+    x, y, width, height = (
+        float(re.search(rf' {name}="([-\d.]+)"', found[0])[1]) for name in ("x", "y", "width", "height")
+    )
+    turned = re.search(r"scale\(1 -1\) translate\(0 -([\d.]+)\)", found[0])
+    top = float(turned[1]) - y - height if turned else y
+    return x, top, x + width, top + height
+
+
+def _ends(mesh):
+    """Return left, top, right and bottom of what a heat map covers."""
+    x, y = zip(*((float(a), float(b)) for a, b in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", mesh[0])), strict=True)
+    return min(x), min(y), max(x), max(y)
+
+
+def _within(text, box):
+    x, y = float(text[1]), float(text[2])
+    return box[0] <= x <= box[2] and box[1] < y <= box[3]
 
 
 def smaller(svg: str) -> str:

@@ -1,6 +1,7 @@
 """Finish the pages once they are built: figures for both themes, no script without use, nothing in a reader's way."""
 
 import re
+import zlib
 from pathlib import Path
 
 import figures
@@ -12,7 +13,12 @@ MATHJAX = "tex-svg.js"
 
 def setup(app):
     app.connect("build-finished", _finish)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    source = b"".join(Path(file).read_bytes() for file in (__file__, figures.__file__))
+    return {
+        "env_version": zlib.crc32(source),
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }  # all pages anew
 
 
 def _finish(app, exception):
@@ -37,7 +43,6 @@ def finished(text: str, page: Path) -> str:
     for cell in soup.select("main td"):
         if len(cell.get_text()) > 28:
             cell["class"] = [*cell.get("class", []), "long"]  # no column of single words on a phone
-    soup.html["data-mode"] = soup.html.get("data-mode") or "auto"  # the theme complains of an empty one
     _told_apart(soup)
     return str(soup)
 

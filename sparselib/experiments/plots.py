@@ -128,7 +128,7 @@ def dots(
         for _, middle in places.values():
             axis.axhline(middle, color="#dddddd", linewidth=0.6, zorder=0)
             if chance is not None:
-                axis.vlines(chance, middle - 0.09, middle + 0.09, color=GREY, linestyle=":", linewidth=1)
+                axis.vlines(chance, middle - 0.1, middle + 0.1, color=GREY, linestyle=":", linewidth=1, zorder=0.5)
 
     fig = _chart(table, panels, series, draw, height=height + 0.6, xlabel=xlabel, sharey=True, sharex=True)
     who = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
@@ -163,7 +163,9 @@ def _name(axis, places, height):
     if axis.get_subplotspec().is_first_col():
         for name, (top, _) in places.items():
             where = axis.get_yaxis_transform()
-            axis.text(0, top, textwrap.fill(name, LINE), transform=where, va="top", linespacing=1.1).set_in_layout(False)
+            axis.text(0, top, textwrap.fill(name, LINE), transform=where, va="top", linespacing=1.1).set_in_layout(
+                False
+            )
 
 
 def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, sharex):
@@ -252,7 +254,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             for line, delta in zip(own["line"].map(str), own["delta"], strict=True):
                 middle = places[line][1]
                 axis.fill_between([-delta, delta], middle - 0.1, middle + 0.1, color="#e4e4e4", linewidth=0, zorder=0)
-                axis.vlines(0, middle - 0.1, middle + 0.1, color=GREY, linewidth=0.8)
+                axis.vlines(0, middle - 0.1, middle + 0.1, color=GREY, linewidth=0.8, zorder=0.5)
             for outcome, part in own.groupby("outcome"):
                 colour, marker = OUTCOMES[outcome]
                 place = [places[line][1] for line in part["line"].map(str)]

@@ -85,6 +85,7 @@ class Run:
         """
         shown = self._results if of is None else of
         _legible(drawing.fig)
+        drawing.fig.suppressComposite = True  # images stay apart from the text between them
         buffer = io.StringIO()
         drawing.fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         plt.close(drawing.fig)
