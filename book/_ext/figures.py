@@ -61,7 +61,7 @@ def _ends(mesh):
 
 def _within(text, box):
     x, y = float(text[1]), float(text[2])
-    return box[0] <= x <= box[2] and box[1] < y <= box[3]
+    return box[0] - 6 <= x <= box[2] and box[1] < y <= box[3]
 
 
 def smaller(svg: str) -> str:
