@@ -18,6 +18,7 @@ from sparselib import experiments
 from sparselib.repro import book as builder
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+WHOLE = {"rules": {"label-content-name-mismatch": {"enabled": True}}}
 QUICK = [
     "color-contrast",
     "link-in-text-block",
@@ -105,6 +106,7 @@ def visit(chromium, pages, axe):
             page.on("requestfailed", lambda request, errors=errors: errors.append(f"failed: {request.url}"))
             page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
             page.on("console", lambda m, errors=errors: errors.append(m.text) if m.type == "error" else None)
+            page.set_default_timeout(120_000)  # on a busy machine
             page.goto(path.as_uri() + ("?q=sparsity" if path.name == "search.html" else ""))
             page.evaluate("window.MathJax?.startup?.promise")
             for theme, rules in (("light", WHOLE), ("dark", QUICK)):

@@ -74,6 +74,7 @@ BOXES = """() => [...document.querySelectorAll('main *')].filter(e => {
 @pytest.mark.parametrize("name", ["notebooks/06_verdict", "notebooks/01_sparsity_and_robustness"])
 def test_on_paper_there_are_no_empty_boxes_and_no_switches(chromium, html, name):
     page = chromium.new_page(viewport={"width": 800, "height": 1100}, color_scheme="dark")
+    page.set_default_timeout(120_000)
     page.goto((html / f"{name}.html").as_uri())
     page.emulate_media(media="print")
     assert page.evaluate(BOXES) == []
