@@ -9,6 +9,7 @@ from bs4 import BeautifulSoup
 
 DONE = "data-finished"
 MATHJAX = "tex-svg.js"
+FONTAWESOME = "scripts/fontawesome.js"  # 1.5 MB that draw the icons once more; the style sheet has them as a font
 
 
 def setup(app):
@@ -37,9 +38,9 @@ def finished(text: str, page: Path) -> str:
     soup.html[DONE] = ""
     for image in soup.select("img.chart, img.picture"):
         _for_both_themes(soup, image, page.parent / image["src"])
-    if not soup.select(".math"):
-        for script in soup.find_all("script", src=re.compile(re.escape(MATHJAX))):
-            script.decompose()
+    idle = [FONTAWESOME] if soup.select(".math") else [FONTAWESOME, MATHJAX]
+    for script in soup.find_all("script", src=re.compile("|".join(map(re.escape, idle)))):
+        script.decompose()
     for cell in soup.select("main td"):
         if len(cell.get_text()) > 28:
             cell["class"] = [*cell.get("class", []), "long"]  # no column of single words on a phone

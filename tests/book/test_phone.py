@@ -8,12 +8,17 @@ import pytest
 pytestmark = pytest.mark.browser
 LEAST = 9  # pixels
 IMAGES = "all => all.filter(i => i.offsetParent).map(i => [i.src, i.getBoundingClientRect().width])"
+LOADED = """() => Promise.all([...document.querySelectorAll('main img')].filter(i => i.offsetParent).map(i => {
+  i.loading = 'eager';
+  return i.decode();
+}))"""
 DRAWN = """all => all.filter(t => t.textContent.trim() && t.getBoundingClientRect().height).map(
   t => [t.textContent, parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a])"""
 
 
 def _look(page):
     """Return the height of the smallest text of each figure, the smallest of inline drawings, and how far pages go."""
+    page.evaluate(LOADED)
     images = page.eval_on_selector_all("main img", IMAGES)
     drawn = page.eval_on_selector_all("main svg:not(mjx-container svg) text", DRAWN)
     far = page.evaluate("document.documentElement.scrollWidth") - 390
