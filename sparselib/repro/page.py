@@ -154,7 +154,7 @@ LEAST = 9  # pixels: the height of the smallest text there
 
 def _legible(fig):
     """Make text that would be too small on a phone as large as it must be."""
-    for _ in range(2):  # larger text may make the figure wider
+    for _ in range(3):  # larger text may make the figure wider
         fig.draw_without_rendering()
         least = 1.02 * LEAST * 72 * (fig.get_tightbbox().width + 0.2) / PHONE  # the pad around it is 0.1 inches wide
         for text in fig.findobj(Text):

@@ -39,7 +39,7 @@ def html(tmp_path_factory):
 def pages(html):
     """Every page that a reader can open."""
     found = [p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts and "<main" in p.read_text("utf-8")]
-    assert len(found) > 2
+    assert len(found) > 5
     return found
 
 
