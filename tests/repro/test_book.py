@@ -115,5 +115,19 @@ def test_text_of_a_figure_is_large_enough_for_a_phone():
     small = axis.set_title("small", fontsize=5)
     large = axis.text(0, 0, "large", fontsize=30)
     page._legible(fig)
-    assert small.get_fontsize() * page.PHONE / (72 * 6.2) >= page.LEAST and large.get_fontsize() == 30
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg", bbox_inches="tight")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', buffer.getvalue())[1])
+    assert small.get_fontsize() * page.PHONE / width >= page.LEAST and large.get_fontsize() == 30
     plt.close(fig)
+
+
+def test_prose_gets_the_figures_that_it_asks_for(tmp_path):
+    about = {"name": "fig-x", "caption": "What *it* shows.", "alt": "Two\nlines.", "class": "chart"}
+    figure = nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"}, metadata={"sparselib": about})
+    shown, svg = book._figures(_executed(tmp_path / "a.ipynb", [_markdown("plain"), figure]))["fig-x"]
+    assert svg == b"<svg/>" and ":alt: Two lines.\n:class: chart\n\nWhat *it* shows.\n```" in shown
+    found = book._led("intro.md", "Before.\n\n% figure of a fig-x\n", {"a": "", "a fig-x": shown}).decode()
+    assert found == f"Before.\n\n{shown}\n"
+    with pytest.raises(book.BookError, match=r"intro\.md asks for the figure 'a fig-y', which is on no page"):
+        book._led("intro.md", "% figure of a fig-y\n", {"a": ""})
