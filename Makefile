@@ -8,10 +8,10 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help book reproduce figure status verify test lint clean
+.PHONY: help book reproduce figure status verify screenshots test lint clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: .venv/.book  ## render the book (profile digits) into _build/html; rows of this code are taken from results/
 	@$(BIN)/sparselib reproduce
@@ -27,6 +27,9 @@ status: .venv/.book  ## say what is fresh, what is stale, and why
 
 verify: .venv/.book  ## compute a few published rows again and compare
 	@$(BIN)/sparselib verify
+
+screenshots: .venv/.test  ## take pictures of every page, light and dark, wide and narrow, into _build/screenshots
+	@$(BIN)/python tests/book/screenshots.py _build/html _build/screenshots
 
 test: .venv/.test  ## run the tests
 	@$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """How figures look, and what they say to those who cannot see them.
 
-Readable in grey (markers and dashes differ, not only colours) and in dark mode. Scales stand side by side: where the
-table has the column `scale`, each scale is a column of panels with axes of its own. Every function returns a Drawing:
-the figure and its words.
+Narrow enough for a phone: WIDTH inches at most, two panels side by side at most, names of rows above what they name.
+Readable in grey (markers and dashes differ, not only colours). Where the table has the column `scale`, each scale has
+panels of its own. Every function returns a Drawing: the figure and its words.
 """
 
 import math
@@ -22,12 +22,12 @@ from matplotlib.ticker import LogLocator
 from sparselib.experiments import statistics, words
 from sparselib.experiments.statistics import BETTER, EQUAL, FLOOR, NOT_COMPARABLE, OPEN, WORSE
 
-# Dark mode inverts lightness and keeps the hue, so charts have a white ground and dark ink. The palette is
-# seaborn's "colorblind".
+# Drawn for a light page; book/_ext/figures.py draws the same file anew for a dark one, colour by colour.
+COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#3b3b3b", "#56b4e9", "#949494")
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
-    "font.size": 10,
-    "axes.titlesize": 10,
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -36,11 +36,15 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "sparselib",  # the same figure, the same bytes
 }
+WIDTH = 5.5  # inches: text of 10.5 points is 9 pixels high on a page 390 pixels wide
+LEADING = 0.17  # inches from line to line
+LINE = 68  # letters that fit into WIDTH
 EVEN = ("sparsity", "size")  # are spaced evenly
 XLABELS = {"size": "weights left", "eps": "radius ε"}
+GREY = "#6a6a6a"  # seen on white and, drawn anew, on black
 OUTCOMES = {  # colour and marker
     BETTER: ("#0173b2", "o"), EQUAL: ("#333333", "D"), OPEN: ("#333333", "s"), WORSE: ("#de8f05", "v"),
-    FLOOR: ("#999999", "s"), NOT_COMPARABLE: ("#999999", "o"),
+    FLOOR: (GREY, "s"), NOT_COMPARABLE: (GREY, "o"),
 }  # fmt: skip
 MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
 
@@ -51,13 +55,13 @@ class Drawing:
 
     fig: Figure
     alt: str
-    picture: bool = False  # it holds images, whose greys must not be inverted in dark mode
+    picture: bool = False  # it holds images
 
 
 @contextmanager
 def style():
     """Draw in the style of the book."""
-    with plt.rc_context(STYLE), sns.color_palette("colorblind"):
+    with plt.rc_context(STYLE), sns.color_palette(COLOURS):
         yield
 
 
@@ -85,17 +89,18 @@ def lines(
             place = found.index.map(order.index) if x in EVEN else groups[x].mean()
             axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3)
         if chance is not None:
-            axis.axhline(chance, color="#777777", linestyle=":", linewidth=1)
+            axis.axhline(chance, color=GREY, linestyle=":", linewidth=1)
         if x in words.COSTS:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
         elif x in EVEN:
-            axis.set_xticks(range(len(order)), [f"{v:g}" for v in order])
+            crowded = sum(len(f"{v:g}") for v in order) > 20
+            axis.set_xticks(range(len(order)), [f"{v:g}" for v in order], rotation=60 if crowded else 0)
 
     shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
-    fig = _chart(table, panels, series, draw, size=(3.3, 2.3), xlabel=xlabel, ylabel=ylabel, **shared)
+    fig = _chart(table, panels, series, draw, height=2.4, xlabel=xlabel, ylabel=ylabel, **shared)
     return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}.")
 
 
@@ -110,22 +115,24 @@ def dots(
     xlabel, chance = _valued(table, xlabel, None)
     categories = list(dict.fromkeys(table[category]))
 
+    kinds = 1 if series is None else table[series].nunique()
+    places, height = _strips([words.called(category, c) for c in categories], high=0.06 + 0.14 * kinds)
+
     def draw(axis, part, looks):
         for number, (kind, look) in enumerate(looks.items()):
             own = part if series is None else part[part[series] == kind]
             mean, bars = _bars(own.groupby(category, sort=False)["value"].agg(statistics.interval))
-            place = [categories.index(c) + 0.5 * ((number + 0.5) / len(looks) - 0.5) for c in mean.index]
+            place = [places[words.called(category, c)][1] + 0.14 * (number - (kinds - 1) / 2) for c in mean.index]
             axis.errorbar(mean, place, xerr=bars, **{**look, "linestyle": "none"})
-        axis.set_yticks(range(len(categories)), [words.called(category, c) for c in categories])
-        axis.set(ylim=(len(categories) - 0.5, -0.5))
-        axis.grid(axis="y", visible=False)
-        if chance is not None:
-            axis.axvline(chance, color="#777777", linestyle=":", linewidth=1)
+        _name(axis, places, height)
+        for _, middle in places.values():
+            axis.axhline(middle, color="#dddddd", linewidth=0.6, zorder=0)
+            if chance is not None:
+                axis.vlines(chance, middle - 0.1, middle + 0.1, color=GREY, linestyle=":", linewidth=1, zorder=0.5)
 
-    size = (3.0, 0.5 + 0.27 * len(categories))
-    fig = _chart(table, panels, series, draw, size=size, xlabel=xlabel, sharey=True, sharex=True)
-    kinds = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
-    return Drawing(fig, f"Dot charts, {xlabel}{kinds}. {told(table, None, category, panels, series)}.")
+    fig = _chart(table, panels, series, draw, height=height + 0.6, xlabel=xlabel, sharey=True, sharex=True)
+    who = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
+    return Drawing(fig, f"Dot charts, {xlabel}{who}. {told(table, None, category, panels, series)}.")
 
 
 def _valued(table, label, chance):
@@ -135,23 +142,49 @@ def _valued(table, label, chance):
     return label, 50 if chance is None and metrics == "auroc" else chance
 
 
-def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sharex):
+def _strips(names, high):
+    """Return {name: (top of its name, middle of the strip of this height below)} and the height of all, in inches."""
+    places, at = {}, 0.04
+    for name in names:
+        strip = at + LEADING * len(textwrap.wrap(name, LINE))
+        places[name] = at, strip + high / 2
+        at = strip + high + 0.05
+    return places, at
+
+
+def _name(axis, places, height):
+    """Write the name of each strip above it, where the panel is the first of its row."""
+    axis.set(ylim=(height, 0), yticks=[])
+    axis.spines["left"].set_visible(False)
+    axis.grid(visible=False)
+    axis.patch.set_visible(False)  # names reach into the next panel
+    if height > 6:  # the scale is far from the first rows
+        axis.tick_params(top=True, labeltop=True)
+    if axis.get_subplotspec().is_first_col():
+        for name, (top, _) in places.items():
+            where = axis.get_yaxis_transform()
+            axis.text(0, top, textwrap.fill(name, LINE), transform=where, va="top", linespacing=1.1).set_in_layout(
+                False
+            )
+
+
+def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, sharex):
     """Return a figure of panels: down by the column `panels`, across by `scale`; the panels of one scale flow.
 
     `draw(axis, part, looks)` fills one; `looks` says how each value of `series` is drawn. One legend stands above all.
     """
     rows = list(dict.fromkeys(table[panels])) if panels else [None]
     scales = list(dict.fromkeys(table["scale"])) if "scale" in table else [None]
-    across = len(scales) if len(scales) > 1 else 2 if len(rows) == 4 else min(3, len(rows))
-    down = len(rows) if len(scales) > 1 else -(-len(rows) // across)
+    across = min(2, len(rows) * len(scales))
+    down = -(-len(rows) * len(scales) // across)
     kinds = list(dict.fromkeys(table[series])) if series else [None]
     looks = {
         kind: {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "color": colour,
                "markersize": 5, "elinewidth": 1, "capsize": 2.5, "label": words.called(series or "", kind)}
-        for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+        for i, (kind, colour) in enumerate(zip(kinds, sns.color_palette(COLOURS, len(kinds)), strict=True))
     }  # fmt: skip
     with style():
-        shape = (max(4.6, size[0] * across), size[1] * down + 0.5)
+        shape = (4.6 if across == 1 else WIDTH, height * down)
         fig, axes = plt.subplots(
             down, across, figsize=shape, squeeze=False, sharey=sharey, sharex=sharex, layout="constrained"
         )
@@ -162,15 +195,17 @@ def _chart(table, panels, series, draw, *, size, xlabel, ylabel=None, sharey, sh
             part = table if row is None else table[table[panels] == row]
             draw(axis, part if scale is None else part[part["scale"] == scale], looks)
             titles = (words.called(panels or "", row), rows), (scale, scales)
-            axis.set_title(", ".join(str(title) for title, among in titles if len(among) > 1))
-        for axis in axes[-1]:
+            axis.set_title(textwrap.fill(", ".join(str(title) for title, among in titles if len(among) > 1), 32))
+        for axis in axes.flat[max(0, len(keys) - across) : len(keys)]:  # the lowest of each column
             axis.set_xlabel(xlabel)
+            axis.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
             axis.set_ylabel(ylabel or "")
         legend = _legend(axes)
         if len(legend) > 1:
-            columns = min(4, int(15 * shape[0]) // (7 + max(map(len, legend))) or 1)  # as many as fit side by side
+            columns = min(4, int(13 * shape[0]) // (7 + max(map(len, legend))) or 1)  # as many as fit side by side
             fig.legend(legend.values(), legend.keys(), loc="outside upper center", ncol=columns, frameon=False)
+            fig.set_figheight(shape[1] + 0.1 + 0.22 * -(-len(legend) // columns))
     return fig
 
 
@@ -202,38 +237,41 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             fig.text(0.5, 0.5, "nothing to compare", ha="center", va="center")
         return Drawing(fig, "Nothing to compare.")
     scales, panels = (list(dict.fromkeys(table[name])) for name in ("scale", "measure"))
-    table = table.assign(line=table["line"].map(lambda name: textwrap.fill(str(name), 48)), whole=table["line"])
-    names = {scale: list(dict.fromkeys(own["line"])) for scale, own in table.groupby("scale", sort=False)}
-    lines = {scale: max(name.count("\n") + 1 for name in own) for scale, own in names.items()}
-    heights = [0.06 + (0.08 + 0.14 * lines[scale]) * len(names[scale]) + 0.5 for scale in scales]
+    strips = {
+        scale: _strips(list(dict.fromkeys(own["line"].map(str))), high=0.2)
+        for scale, own in table.groupby("scale", sort=False)
+    }
+    heights = [strips[scale][1] + 0.6 for scale in scales]
     with style():
         fig, axes = plt.subplots(
-            len(scales), len(panels), figsize=(3.2 + 2.1 * len(panels), sum(heights) + 0.4), squeeze=False,
-            sharey="row", height_ratios=heights, layout="constrained",
+            len(scales), len(panels), figsize=(WIDTH, sum(heights) + 0.5), squeeze=False, sharey="row",
+            height_ratios=heights, layout="constrained",
         )  # fmt: skip
         for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
             own = table[(table["scale"] == scale) & (table["measure"] == measure)]
-            if len(own):
-                axis.axvspan(-own["delta"].mean(), own["delta"].mean(), color="#eeeeee", zorder=0)
-            axis.axvline(0, color="#777777", linewidth=0.8)
+            places, height = strips[scale]
+            _name(axis, places, height)
+            for line, delta in zip(own["line"].map(str), own["delta"], strict=True):
+                middle = places[line][1]
+                axis.fill_between([-delta, delta], middle - 0.1, middle + 0.1, color="#e4e4e4", linewidth=0, zorder=0)
+                axis.vlines(0, middle - 0.1, middle + 0.1, color=GREY, linewidth=0.8, zorder=0.5)
             for outcome, part in own.groupby("outcome"):
                 colour, marker = OUTCOMES[outcome]
-                place = [names[scale].index(line) for line in part["line"]]
+                place = [places[line][1] for line in part["line"].map(str)]
                 bars = [(part["mean"] - part["low"]).clip(upper=1e3), (part["high"] - part["mean"]).clip(upper=1e3)]
                 hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
-                look = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "elinewidth": 1.2}
+                look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
-            axis.set_yticks(range(len(names[scale])), names[scale])
-            axis.set(ylim=(len(names[scale]) - 0.5, -0.5), xlim=_wide(own))
-            axis.grid(axis="y", visible=False)
-            axis.set_title(", ".join(filter(None, [measure, scale if len(scales) > 1 else ""])), wrap=True)
+            axis.set(xlim=_wide(own))
+            title = ", ".join(filter(None, [measure, scale if len(scales) > 1 else ""]))
+            axis.set_title(textwrap.fill(title, 60 // len(panels)))
         for axis in axes[-1]:
-            axis.set_xlabel("difference in points")
+            axis.set_xlabel("points" if len(panels) > 2 else "difference in points")
         legend = _legend(axes)
         shown = [name for name in OUTCOMES if name in legend]
-        columns = 3 * min(len(panels), 2)
+        columns = min(3, int(13 * WIDTH) // (7 + max(map(len, shown))) or 1)
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    told = [f"{r.scale}, {r.measure}, {r.whole}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
+    told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 
 
@@ -248,28 +286,44 @@ def _wide(own):
 def pictures(
     groups: dict[str, torch.Tensor], *, alt: str, titles: dict | None = None, scale: float = 1.0, columns: int = 1
 ) -> Drawing:
-    """Return a figure of images: `groups` is {row label: images (n, C, H, W) in [0, 1]}, one row each.
+    """Return a figure of images: `groups` is {row label: images (n, C, H, W) in [0, 1]}, one row each under its label.
 
-    `titles` {row label: one text an image}. `columns`: into how many blocks of rows, side by side, to break them.
+    `titles` {row label: one text an image}; `scale`: inches a side, less where the row would not fit into WIDTH.
+    `columns`: into how many blocks of rows, side by side, to break them.
     """
     across = max(len(images) for images in groups.values())
-    rows = -(-len(groups) // columns)
+    block = -(-len(groups) // columns)  # rows
+    side = min(scale, (WIDTH - 0.2 * (columns - 1)) / (across * columns))
+    wrapped = {
+        label: [textwrap.fill(text, max(4, int(side / 0.083)), break_long_words=False) for text in titles[label]]
+        for label in titles or {}
+        if label in groups
+    }
+    ends = [0.0] * columns
     with style():
-        size = (scale * across * columns + 1.6 * columns, scale * 1.1 * rows)
-        fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
-        for axis in axes.flat:
-            axis.axis("off")
+        fig = plt.figure(figsize=(WIDTH, 1))
+        axis = fig.add_axes((0, 0, 1, 1))
         for number, (label, images) in enumerate(groups.items()):
-            axis, top = axes.flat[number // rows], 1.1 * (number % rows)
-            axis.text(-0.15, top + 0.5, label, ha="right", va="center")
+            left, top = (number // block) * (side * across + 0.2), ends[number // block]
+            if label:
+                axis.text(left, top + 0.02, label, va="top", weight="bold")
+            above = LEADING * max((text.count("\n") + 1 for text in wrapped.get(label, [])), default=0)
+            top += (LEADING + 0.05 if label else 0) + above
             for column, image in enumerate(images):
                 pixels = image.detach().cpu().permute(1, 2, 0).numpy()
                 pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
-                box = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
+                box = (left + (column + 0.03) * side, left + (column + 0.97) * side, top + 0.95 * side, top)
                 axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=box, interpolation="nearest")
-                if titles and label in titles:
-                    axis.text(column + 0.5, top, titles[label][column], ha="center", va="bottom", fontsize=8)
-            axis.set(xlim=(-1.6 / scale, across), ylim=(rows * 1.1, -0.2))
+                frame = plt.Rectangle((box[0], top), 0.94 * side, 0.95 * side, fill=False, color=GREY, linewidth=0.6)
+                axis.add_patch(frame)  # dark images end somewhere on a dark page, too
+                if label in wrapped:
+                    middle = left + (column + 0.5) * side
+                    axis.text(middle, top - 0.03, wrapped[label][column], ha="center", va="bottom", linespacing=1.1)
+            ends[number // block] = top + side + 0.1
+        wide = columns * side * across + 0.2 * (columns - 1)
+        axis.set(xlim=(0, wide), ylim=(max(ends), 0), aspect="auto")
+        axis.axis("off")
+        fig.set_size_inches(wide, max(ends))
         return Drawing(fig, alt, picture=True)
 
 

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +22,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
+from matplotlib.text import Text
 
 from sparselib.repro import parameters as typed
 from sparselib.repro import project, published, runner
@@ -61,8 +61,8 @@ class Run:
 
     def __init__(self, parameters: Parameters):
         self.parameters = parameters
-        self._started = time.perf_counter()
         self._results = None
+        self._stamps = set()
 
     def results(self, networks: Callable | None = None, measured: Callable | None = None) -> list[Result]:
         """Return the Results to show: the one computed here, then those published for other profiles.
@@ -76,7 +76,7 @@ class Run:
         return self._results
 
     def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | None = None) -> None:
-        """Show a figure with its stamp.
+        """Show a figure, and its stamp where that is not the stamp of a figure above.
 
         Args:
             drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
@@ -84,6 +84,8 @@ class Run:
             of: the Results that it shows; default: those of `results`.
         """
         shown = self._results if of is None else of
+        _legible(drawing.fig)
+        drawing.fig.suppressComposite = True  # images stay apart from the text between them
         buffer = io.StringIO()
         drawing.fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         plt.close(drawing.fig)
@@ -92,7 +94,10 @@ class Run:
         about = {"name": name, "caption": caption, "alt": drawing.alt, "class": kind}
         bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": drawing.alt}
         display(bundle, raw=True, metadata={"sparselib": about})
-        display(HTML(self._stamp(shown)))
+        stamp = self._stamp(shown)
+        if stamp not in self._stamps:  # one is enough for all figures of the same rows
+            self._stamps.add(stamp)
+            display(HTML(stamp))
 
     def say(self, markdown: str) -> None:
         """Show prose whose numbers were computed just now."""
@@ -138,10 +143,23 @@ class Run:
     def _stamp(self, results):
         """Return the lines under a figure: which commit, how much work, and how to rerun it."""
         lines = [f"{r.profile}: {_work(r.rows)}" for r in results or () if len(r.rows)]
-        if not lines:
-            lines = [f"commit {project.commit()}, {time.perf_counter() - self._started:.0f} s in this notebook"]
+        lines = lines or [f"computed in this notebook, commit {project.commit()}"]
         told = "<br>".join(html.escape(line) for line in lines)
         return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
+
+
+PHONE = 358  # pixels that a page leaves for a figure when it is 390 wide
+LEAST = 9  # pixels: the height of the smallest text there
+
+
+def _legible(fig):
+    """Make text that would be too small on a phone as large as it must be."""
+    for _ in range(3):  # larger text may make the figure wider
+        fig.draw_without_rendering()
+        least = 1.02 * LEAST * 72 * (fig.get_tightbbox().width + 0.2) / PHONE  # the pad around it is 0.1 inches wide
+        for text in fig.findobj(Text):
+            if text.get_fontsize() < least:
+                text.set_fontsize(least)
 
 
 def _roles(p, networks, measured):
@@ -253,4 +271,5 @@ def _line(cells, tag="td"):
 
 
 def _folded(kind, summary, lines):
-    return f'<details class="{kind}"><summary>{summary}</summary><table>{"".join(lines)}</table></details>'
+    table = f'<div class="wide"><table>{"".join(lines)}</table></div>'
+    return f'<details class="{kind}"><summary>{summary}</summary>{table}</details>'

@@ -152,7 +152,8 @@ def test_a_forest_plot_says_every_difference_and_shows_outcomes_apart():
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == [o for o in plots.OUTCOMES if o in set(table["outcome"])] and "not comparable" in shown
     first, axis = drawing.fig.axes[:2]
-    assert [t.get_text() for t in first.get_yticklabels()] == list(dict.fromkeys(table["line"]))
+    assert [t.get_text().replace("\n", " ") for t in first.texts] == list(dict.fromkeys(table["line"]))
+    assert all(text.get_window_extent().x1 < drawing.fig.bbox.x1 for text in first.texts), "names fit into the figure"
     faces = {c.get_label(): c.lines[0].get_markerfacecolor() for c in axis.containers}
     assert faces["not comparable"] == "white" != faces["worse"]
     points = {c.get_label(): sorted(c.lines[0].get_xdata()) for c in axis.containers}

@@ -1,9 +1,19 @@
 """What the book makes of executed notebooks and prose, before Jupyter Book sees them."""
 
+import io
+import re
+import sys
+
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from sparselib.repro import book
+from sparselib.experiments import plots
+from sparselib.repro import book, page, project
+
+sys.path.insert(0, str(project.root() / "book" / "_ext"))
+import figures  # noqa: E402
+import finish  # noqa: E402
 
 
 def _executed(path, outputs):
@@ -32,6 +42,84 @@ def test_prose_gets_the_leads_that_it_asks_for():
     assert book._led("intro.md", text, leads).decode() == text.replace("% lead of 06_verdict\n", "- **C1**: +1.0\n", 1)
     with pytest.raises(book.BookError, match=r"intro\.md asks for the lead of '6', which is no page"):
         book._led("intro.md", "% lead of 6\n", leads)
+
+
+def _svg(draw):
+    fig, axis = plt.subplots(figsize=(4, 3))
+    draw(axis)
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg")
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def test_on_a_dark_page_every_colour_of_a_chart_is_seen_and_no_two_are_one():
+    pairs = [figures.on_dark(colour) for colour in plots.COLOURS]
+    assert len(set(pairs)) == len(pairs)
+    for colour in (*pairs, *(figures.on_dark(colour) for colour, _ in plots.OUTCOMES.values())):
+        assert figures.contrast(colour, figures.GROUND) > 4.5
+    for colour in ("#000080", "#7f0000", "#123", "#552200"):  # in no palette: the hue stays, and is seen
+        assert figures.contrast(figures.on_dark(colour), figures.GROUND) >= 4.5
+    assert figures.contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_a_dark_drawing_has_light_ink_and_the_ground_of_the_page():
+    dark = figures.dark(_svg(lambda axis: axis.plot([0, 1], color="#0173b2")))
+    assert f'<svg fill="{figures.INK}"' in dark and "#5fb0ee" in dark
+    assert "#ffffff" not in dark and "#0173b2" not in dark and "#000000" not in dark
+
+
+def test_images_and_heat_maps_stay_as_they_are_with_the_text_upon_them():
+    def image(axis):
+        axis.imshow([[0.0, 1.0], [1.0, 0.0]], cmap="gray")
+        axis.text(0, 0, "black", color="white")
+        axis.text(1, 0, "white", color="black")
+
+    def mesh(axis):
+        axis.pcolormesh([[0.0, 1.0], [1.0, 0.0]], cmap="gray")
+        axis.text(0.2, 0.5, "black", color="white")
+        axis.text(1.2, 0.5, "white", color="black")
+
+    for draw in (image, mesh):
+        light = _svg(draw)
+        dark = figures.dark(light)
+        texts = [re.search(rf"<!-- {word} -->.*?style=.fill: (#\w+)", light, re.S) for word in ("black",)]
+        assert texts[0] and re.search(r"<!-- black -->.*?fill: #ffffff", dark, re.S)
+        assert len(re.findall(r'<g fill="#000000" id="text_', dark)) == 2
+        assert re.findall(r"data:image[^\"]*", dark) == re.findall(r"data:image[^\"]*", light)
+
+
+def test_a_smaller_drawing_keeps_what_scales_its_letters():
+    svg = _svg(lambda axis: axis.plot([0, 1]))
+    small = figures.smaller(svg)
+    assert len(small) < len(svg) and "<!--" not in small
+    assert re.findall(r"scale\([^)]*\)", small) == re.findall(r"scale\([^)]*\)", svg)
+
+
+def test_a_finished_page_has_both_drawings_no_idle_script_and_names_that_are_seen(tmp_path):
+    (tmp_path / "a.svg").write_text(_svg(lambda axis: axis.plot([0, 1])), encoding="utf-8")
+    text = (
+        '<html><head><script src="_static/tex-svg.js"></script></head><body><main><figure>'
+        '<img class="chart" src="a.svg" alt="A line from 0 to 1."><figcaption>It rises.</figcaption></figure>'
+        '<details><summary aria-label="Toggle hidden content">Code</summary></details>{}</main></body></html>'
+    )
+    done = finish.finished(text.format(""), tmp_path / "page.html")
+    assert done.count('alt="A line from 0 to 1."') == 2 and 'src="a.dark.svg"' in done
+    assert (tmp_path / "a.dark.svg").is_file()
+    assert "tex-svg" not in done and "aria-label" not in done
+    assert "tex-svg" in finish.finished(text.format('<span class="math">x</span>'), tmp_path / "page.html")
+
+
+def test_text_of_a_figure_is_large_enough_for_a_phone():
+    fig, axis = plt.subplots(figsize=(6, 3))
+    small = axis.set_title("small", fontsize=5)
+    large = axis.text(0, 0, "large", fontsize=30)
+    page._legible(fig)
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg", bbox_inches="tight")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', buffer.getvalue())[1])
+    assert small.get_fontsize() * page.PHONE / width >= page.LEAST and large.get_fontsize() == 30
+    plt.close(fig)
 
 
 def test_prose_gets_the_figures_that_it_asks_for(tmp_path):

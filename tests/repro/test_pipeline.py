@@ -214,11 +214,11 @@ def test_every_page_opens_from_the_file_system_with_the_network_off(built, brows
         page.wait_for_load_state("networkidle")
         assert asked and not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))], path
         assert not failed, path
-        images = page.eval_on_selector_all("main img", "all => all.map(i => [i.alt, i.naturalWidth])")
+        images = page.eval_on_selector_all("main img:not(.only-dark)", "all => all.map(i => [i.alt, i.naturalWidth])")
         assert all(len(alt) > 40 and width > 0 for alt, width in images), path
         if path.parent.name == "notebooks":
             assert images, path
-            assert page.locator("main .stamp code").count() == len(images)
+            assert 1 <= page.locator("main .stamp code").count() <= len(images)
             assert page.locator("main figcaption .caption-number").count() == len(images)
         page.close()
     context.close()

@@ -1,0 +1,77 @@
+"""Finish the pages once they are built: figures for both themes, no script without use, nothing in a reader's way."""
+
+import re
+import zlib
+from pathlib import Path
+
+import figures
+from bs4 import BeautifulSoup
+
+DONE = "data-finished"
+MATHJAX = "tex-svg.js"
+FONTAWESOME = "scripts/fontawesome.js"  # 1.5 MB that draw the icons once more; the style sheet has them as a font
+
+
+def setup(app):
+    app.connect("build-finished", _finish)
+    source = b"".join(Path(file).read_bytes() for file in (__file__, figures.__file__))
+    return {
+        "env_version": zlib.crc32(source),
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }  # all pages anew
+
+
+def _finish(app, exception):
+    if exception is not None or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    for page in sorted(out.rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        if "_static" not in page.parts and "<body" in text and DONE not in text:
+            page.write_text(finished(text, page), encoding="utf-8")
+
+
+def finished(text: str, page: Path) -> str:
+    """Return a built page, finished; `page` is where it lies, with the images that it shows."""
+    soup = BeautifulSoup(text, "html.parser")
+    soup.html[DONE] = ""
+    for image in soup.select("img.chart, img.picture"):
+        _for_both_themes(soup, image, page.parent / image["src"])
+    idle = [FONTAWESOME] if soup.select(".math") else [FONTAWESOME, MATHJAX]
+    for script in soup.find_all("script", src=re.compile("|".join(map(re.escape, idle)))):
+        script.decompose()
+    for cell in soup.select("main td"):
+        if len(cell.get_text()) > 28:
+            cell["class"] = [*cell.get("class", []), "long"]  # no column of single words on a phone
+    _told_apart(soup)
+    return str(soup)
+
+
+def _for_both_themes(soup, image, light):
+    """Put a second drawing beside a figure's, of which the theme shows one."""
+    dark = light.with_suffix(".dark.svg")
+    if light.suffix != ".svg" or "only-light" in image["class"]:
+        return
+    svg = light.read_text(encoding="utf-8")
+    light.write_text(figures.smaller(svg), encoding="utf-8")
+    dark.write_text(figures.dark(figures.smaller(svg)), encoding="utf-8")
+    other = soup.new_tag("img", attrs={**image.attrs, "src": image["src"].replace(".svg", ".dark.svg")})
+    image["class"], other["class"] = [*image["class"], "only-light"], [*other["class"], "only-dark"]
+    other["loading"] = "lazy"  # while it is hidden it is not even fetched
+    image.wrap(soup.new_tag("span", attrs={"class": "themed"}))  # the theme hides captions that stand beside
+    image.insert_after(other)
+
+
+def _told_apart(soup):
+    """Cure what screen readers stumble over in what theme and extensions write."""
+    for node in soup.select("summary[aria-label], button.theme-switch-button, button.search-button-field"):
+        del node["aria-label"]  # what it says is its name
+    for number, node in enumerate(soup.select("button.theme-switch-button")):
+        label = soup.new_tag("span", attrs={"class": "visually-hidden", "id": f"colour-mode-{number}"})
+        label.string = "Color mode"
+        node.insert(0, label)
+    for node in soup.select(".bd-sidebar-primary .sidebar-primary-item:has(> .navbar-brand)"):
+        node["role"], node["aria-label"] = "navigation", "Front page"
+    for node in soup.select(".citation-list, .citation"):
+        del node["role"]
