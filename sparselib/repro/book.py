@@ -23,6 +23,7 @@ from sparselib.repro.store import Store
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
+LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
@@ -57,7 +58,7 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", cwd=sources,
-        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},
+        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1", "PYTHONPATH": _library_first()},
     )  # fmt: skip
     log = project.build_folder() / "book.log"
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
@@ -76,7 +77,7 @@ def why_stale(pages: Mapping[str, type[Parameters]]) -> str | None:
     for name, model in pages.items():
         if why := notebooks.why_stale(typed.resolve(model, {}), executed(name)):
             return f"stale: {name}: {why}"
-    return None if _is_of(_wanted(pages)) else "stale: its prose or its settings changed"
+    return None if _is_of(_wanted(pages)) else "stale: prose, settings or the library changed"
 
 
 def _rendered():
@@ -92,6 +93,11 @@ def _is_of(wanted):
 def _digest(wanted):
     parts = (name.encode() + hashlib.sha256(content).digest() for name, content in sorted(wanted.items()))
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _library_first():
+    """Return PYTHONPATH, so that the reference of the API is that of the library at work."""
+    return os.pathsep.join(filter(None, [str(LIBRARY.parent), os.environ.get("PYTHONPATH")]))
 
 
 def _check_pages(html, pages):
@@ -122,6 +128,8 @@ def _wanted(pages):
         pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
     wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
+    sources = sorted(LIBRARY.rglob("*.py"))
+    wanted["library.sha256"] = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest().encode()
     return wanted
 
 

@@ -1,6 +1,8 @@
 """The pages that compute by themselves what they show: the quickstart, the chapters, those of book/rerun."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, create_model
@@ -75,6 +77,23 @@ def seven(samples: Samples) -> Samples:
     """Return the first seven of the samples, alone: the image that all chapters come back to."""
     label = samples.classes.index(next(name for name in samples.classes if name.startswith("7")))
     return samples.take((samples.y == label).nonzero()[:1, 0])
+
+
+def refused(calls: Mapping[str, Callable], home: str | Path = "") -> str:
+    """Return a Markdown list of what is said of things that do not fit: {what is wrong: a call that refuses it}.
+
+    home: the folder whose name is left out of the messages. Raises: AssertionError for a call that refuses nothing.
+    """
+    lines = []
+    for wrong, call in calls.items():
+        try:
+            call()
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            lines.append(f"- {wrong}: `{told.replace(f'{home}{os.sep}', '') if home else told}`")
+            continue
+        raise AssertionError(f"{wrong} was taken")
+    return "\n".join(lines)
 
 
 def networks(p, seed):
