@@ -27,7 +27,7 @@ def translated(lines):
                 rest, lambda line, text=section[2]: line[:1] == " " or text and line and not SECTION.match(line)
             )
             found += ["", *_field(CALLED.get(section[1], section[1]), section[2], own), ""]
-        elif line.startswith("|"):
+        elif line.startswith("| "):
             found += ["", *_table([line, *_taken(rest, lambda line: line.startswith("|"))]), ""]
         elif line[:1] == " ":
             found += [
@@ -69,7 +69,7 @@ def _field(name, text, lines):
 def _inline(line):
     """Return a line with its code marked, and what has a meaning of its own in reStructuredText made plain."""
     parts = CODE.split(line)  # text, code, text, …
-    plain = [re.sub(r"(?<!\\)[|*]|(?<!\\)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
+    plain = [re.sub(r"(?<!\\)[|*\"']|(?<!\\)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
     code = [f"``{part}``" for part in parts[1::2]]
     return "".join(text for pair in zip(plain, [*code, ""], strict=True) for text in pair)
 
