@@ -201,9 +201,11 @@ def _state(why):
 
 def _machine(origin):
     """Return in words on what machine something was computed, with which versions."""
-    machine = origin.get("machine", {})
-    told = [f"{n} {machine[n]}" for n in ("system", "cpu", "cores", "python") if n in machine]
-    return ", ".join([*told, *(f"{n} {v}" for n, v in origin.get("versions", {}).items())]) or "not recorded"
+    machine, versions = origin.get("machine", {}), origin.get("versions", {})
+    told = [str(machine[name]) for name in ("system", "cpu") if name in machine]
+    told += [f"{machine['cores']} cores"] if machine.get("cores") else []
+    told += [f"Python {machine['python']}"] if "python" in machine else []
+    return ", ".join([*told, *(f"{name} {version}" for name, version in versions.items())]) or "not recorded"
 
 
 def _table(head, lines):

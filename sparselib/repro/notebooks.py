@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import zmq
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
@@ -32,22 +33,34 @@ from sparselib.repro.progress import Bar
 from sparselib.repro.published import marks
 
 
-class _IPCKernelManager(AsyncKernelManager):
-    """A kernel over sockets in a folder of its own: no ports, so none can clash, whatever else runs."""
+class _KernelManager(AsyncKernelManager):
+    """A kernel that is this interpreter, whatever a kernelspec says, and sees no one's settings of IPython, matplotlib.
+
+    Its sockets lie in a folder of its own where the system has such: no ports, so none can clash, whatever else runs.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # in /tmp: socket paths must be short
+        super().__init__(*args, **kwargs)
+
+    @property
+    def kernel_spec(self):
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     @default("transport")
     def _use_ipc(self):
-        return "ipc"
+        # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
+        return "ipc" if os.name != "nt" and zmq.has("ipc") else "tcp"
 
     @default("ip")
     def _own_folder(self):
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # in /tmp: socket paths must be short
-        return str(Path(self._folder.name) / "s")
+        return str(Path(self._folder.name) / "s") if self.transport == "ipc" else "127.0.0.1"
 
-
-def _kernel_manager():
-    # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
-    return _IPCKernelManager if os.name != "nt" and zmq.has("ipc") else AsyncKernelManager
+    async def _async_pre_start_kernel(self, **kw):
+        own = {"IPYTHONDIR": self._folder.name, "MATPLOTLIBRC": os.devnull}
+        kw["env"] = {**(kw.get("env") or os.environ), **own}
+        return await super()._async_pre_start_kernel(**kw)
 
 
 KERNEL_FAILURES = (RuntimeError, zmq.ZMQError)  # papermill's for a failing cell is another
@@ -180,7 +193,7 @@ def _run(parameters, partial):
     partial.unlink(missing_ok=True)  # of an earlier failure
     start = functools.partial(
         papermill.execute_notebook, str(template(type(parameters))), str(partial), parameters=given,
-        kernel_name="python3", progress_bar=False, kernel_manager_class=_kernel_manager(), cwd=str(project.root()),
+        kernel_name="python3", progress_bar=False, kernel_manager_class=_KernelManager, cwd=str(project.root()),
     )  # fmt: skip
     try:
         return start()

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -15,12 +16,25 @@ class ProjectError(FileNotFoundError):
     """What was asked for needs the project's files, and they are not here."""
 
 
+class OtherProjectError(ProjectError):
+    """The project's files here are not of the package that runs: results would be stamped with the wrong commit."""
+
+
 @cache
 def root() -> Path:
-    """Return the folder of the project: the nearest of the working folder and those above it, else this checkout."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+    """Return the folder of the project: the nearest of the working folder and those above it, else this checkout.
+
+    Raises: OtherProjectError where that holds a copy of the package that is not the one that runs.
+    """
+    here, own = Path.cwd(), Path(__file__).resolve().parents[1]
+    for folder in (here, *here.parents, own.parent):
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            package = folder / own.name
+            if package.is_dir() and package.resolve() != own:
+                raise OtherProjectError(
+                    f"the project here is {folder}, but the package that runs is {own}: use the environment of that "
+                    f"project, or set PYTHONPATH={shlex.quote(str(folder))}"
+                )
             return folder
     raise ProjectError(f"no _config.yml and notebooks/ in {here} or above it: run this inside the project")
 
@@ -29,6 +43,8 @@ def _place():
     """Return the folder of the project or, for a notebook by itself, the working folder."""
     try:
         return root()
+    except OtherProjectError:
+        raise
     except ProjectError:
         return Path.cwd()
 
@@ -76,16 +92,22 @@ def machine() -> dict[str, str | int | None]:
 def commit() -> str:
     """Return the short commit of the project, with "+changes" when tracked files differ from it; else "unknown".
 
-    Published rows do not count: they are written while others are being computed, and decide nothing.
+    A repository that the project merely lies in does not count, nor does what $GIT_DIR and its like point at. Published
+    rows do not count: they are written while others are being computed, and decide nothing.
     """
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments):
         command = ["git", "-C", str(root()), *arguments]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, env=surroundings
+        )
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        root()
+        top = git("rev-parse", "--show-toplevel")
+        if top is None or Path(top).resolve() != root().resolve():
+            return "unknown"
         short = git("rev-parse", "--short=10", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results") if short else None
     except (OSError, subprocess.TimeoutExpired):  # no project, no git, or a slow one

@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
     started = []
 
     def execute(*sources, stillborn=0):
-        class Kernels(notebooks._IPCKernelManager):
+        class Kernels(notebooks._KernelManager):
             def format_kernel_cmd(self, *arguments, **more):
                 started.append(True)
                 command = super().format_kernel_cmd(*arguments, **more)
@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch):
 
         _template(tmp_path / "page.ipynb", PAGE, *sources)
         monkeypatch.setattr(notebooks, "template", lambda model: tmp_path / "page.ipynb")
-        monkeypatch.setattr(notebooks, "_IPCKernelManager", Kernels)
+        monkeypatch.setattr(notebooks, "_KernelManager", Kernels)
         return notebooks.execute(QUICKSTART, tmp_path / "out.ipynb", book=False)
 
     return execute, started

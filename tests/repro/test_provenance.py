@@ -1,0 +1,105 @@
+"""The stamp says what ran: the commit of the project itself, this interpreter, nobody's settings."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_notebooks import run  # noqa: F401 (a fixture)
+
+ROOT = Path(__file__).resolve().parents[2]
+WHERE = "from sparselib.repro import project; print(project.root()); print(project.commit())"
+
+
+def _git(folder, *arguments):
+    who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", check=True,
+        env={**os.environ, **who},
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def _project(folder):
+    """Make a project of a package, a notebook folder and a configuration; not a repository."""
+    shutil.copytree(ROOT / "sparselib", folder / "sparselib", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "notebooks").mkdir()
+    (folder / "_config.yml").write_text("title: x\n", encoding="utf-8")
+    return folder
+
+
+def _say(folder, package, **surroundings):
+    """Return what a process in a folder says of the project, with the package of another."""
+    return subprocess.run(
+        [sys.executable, "-c", WHERE], cwd=folder, capture_output=True, encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(package), "PYTHONSAFEPATH": "1", **surroundings},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def committed(tmp_path):
+    """(project, its commit)"""
+    folder = _project(tmp_path / "it")
+    _git(folder, "init", "-q")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", "x")
+    return folder, _git(folder, "rev-parse", "--short=10", "HEAD")
+
+
+def test_the_commit_is_the_projects_own_whatever_git_is_told(committed, tmp_path):
+    folder, commit = committed
+    other = tmp_path / "other"
+    other.mkdir()
+    _git(other, "init", "-q")
+    _git(other, "commit", "-qm", "y", "--allow-empty")
+    for told in ({}, {"GIT_DIR": str(other / ".git")}, {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)}):
+        assert _say(folder, folder, **told).stdout.split() == [str(folder), commit]
+    (folder / "sparselib" / "seeds.py").write_text("\n", encoding="utf-8")
+    assert _say(folder, folder).stdout.split()[1] == f"{commit}+changes"
+
+
+def test_a_repository_around_the_project_gives_it_no_commit(tmp_path):
+    folder = _project(tmp_path / "around" / "it")
+    _git(tmp_path / "around", "init", "-q")
+    _git(tmp_path / "around", "add", "-A")
+    _git(tmp_path / "around", "commit", "-qm", "x")
+    assert _say(folder, folder).stdout.split() == [str(folder), "unknown"]
+
+
+def test_the_package_of_another_project_is_refused(committed, tmp_path):
+    folder, _ = committed
+    other = _project(tmp_path / "second")
+    done = _say(folder, other)
+    assert done.returncode and not done.stdout
+    said = f"the project here is {folder}, but the package that runs is {other / 'sparselib'}"
+    assert said in done.stderr and f"PYTHONPATH={folder}" in done.stderr
+    linked = tmp_path / "link"
+    linked.symlink_to(folder)
+    assert not _say(folder, linked).returncode, "the same package by another path"
+
+
+SURROUNDINGS = """
+import sys
+import matplotlib as mpl
+print(sys.executable, "leaked" in globals(), mpl.rcParams["lines.linewidth"], mpl.rcParams["text.usetex"])
+"""
+
+
+def test_the_kernel_is_this_interpreter_and_sees_nobodys_settings(run, tmp_path, monkeypatch):  # noqa: F811
+    execute, _ = run
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    foreign = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(foreign), encoding="utf-8")
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("leaked = True", encoding="utf-8")
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7\ntext.usetex: True\n", encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    notebook = execute(SURROUNDINGS)
+    assert notebook.cells[-1].outputs[-1].text.split() == [sys.executable, "False", "1.5", "False"]
