@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints
-from sparselib.repro import notebooks, project, published, runner
+from sparselib.repro import notebooks, project, published
 from sparselib.repro import parameters as typed
 from sparselib.repro.parameters import Parameters
 from sparselib.repro.step import StepError
@@ -23,6 +23,7 @@ from sparselib.repro.store import Store
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
+UNKNOWN = "cannot be told: its data are not here"
 LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
@@ -153,10 +154,10 @@ def _status(pages):
         origin = metadata.get("sparselib-run", {})
         machines.setdefault(_machine(origin), []).append(f"`{name}`")
         try:
-            records = list(runner.records(p.steps(), store).values())
             why = notebooks.why_stale(p, executed(name))
-        except (FileNotFoundError, StepError) as error:
-            records, why = [], str(error)
+            records = [record for step in p.steps() if (record := store.get(step.what, step.key))]
+        except (FileNotFoundError, StepError):
+            why, records = UNKNOWN, []
         commits = {record["commit"] for record in records} or {origin.get("commit", "–")}
         seconds = f"{sum(record['seconds'] for record in records):.0f}" if records else "–"
         page = f"{metadata['papermill']['duration']:.0f}" if "papermill" in metadata else "–"
@@ -190,13 +191,13 @@ def _published(profile, model, machines):
         versions = "" if origin.get("versions") == project.versions() else ", under other versions of packages"
         why = f"{old} steps differ: code, data or parameters changed{versions}" if old else None
     except (FileNotFoundError, StepError):
-        why = "cannot be told, its data are not here"
+        why = UNKNOWN
     commits = ", ".join(sorted(steps["commit"].unique()))
     return (name, profile, len(steps), f"{steps['seconds'].sum():.0f}", len(p.seed_list()), commits, _state(why))
 
 
 def _state(why):
-    return "fresh" if why is None else why if why.startswith("cannot") else f"stale: {why}"
+    return "fresh" if why is None else why if why == UNKNOWN else f"stale: {why}"
 
 
 def _machine(origin):
