@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from sparselib import data, experiments
 from sparselib.detection import detectors
@@ -111,10 +110,8 @@ def run(
     """Run one notebook with your own parameters."""
     page = typed.find(experiments.PAGES, notebook)
     parameters = typed.resolve(page, {"profile": profile, **_assignments(set_)})
-    if output.suffix != ".ipynb":
-        raise typed.ParameterError(f"output must end in .ipynb, got {str(output)!r}")
-    if output.resolve() in [notebooks.template(page).resolve() for page in experiments.PAGES.values()]:
-        raise typed.ParameterError(f"output must not be a template of the book, got {str(output)!r}")
+    notebooks.check_output(output)
+    notebooks.check_template(notebooks.read_template(page), page, book=False)
     _compute([parameters], _store(from_nothing), jobs, scheduler)
     notebooks.execute(parameters, output, book=False)
     typer.echo(output)
@@ -271,16 +268,7 @@ def _parameters(profile, figures, sets):
 
 
 def _assignments(sets):
-    values = {}
-    for text in sets or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise typed.ParameterError(f"--set takes name=value, got {text!r}")
-        try:
-            values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise typed.ParameterError(f"--set {name}: not a YAML value: {value!r}") from None
-    return values
+    return dict(map(typed.assignment, sets or ()))
 
 
 def _say(text):

@@ -18,7 +18,7 @@ from sparselib.experiments.networks import NetworkStep, Pruned, Trained
 from sparselib.experiments.samples import Data, family, strength
 from sparselib.pruning import criteria, schedules, subnetworks
 from sparselib.repro import project
-from sparselib.repro.parameters import Parameters
+from sparselib.repro.parameters import Parameters, read_yaml
 from sparselib.robustness import shifts
 
 
@@ -76,7 +76,7 @@ def attackable(text: str) -> None:
 
 
 def _value(text):
-    return float("inf") if text == "inf" else yaml.safe_load(text)
+    return float("inf") if text == "inf" else read_yaml(text)
 
 
 def _readable(read, text):
@@ -151,7 +151,7 @@ def choices(profile: str) -> dict[str, Any]:
     path = project.results_folder() / profile / "choices.csv"
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-        table = {name: yaml.safe_load(value) for name, value in lines[1:]}
+        table = {name: read_yaml(value) for name, value in lines[1:]}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"the choices of profile {profile!r} cannot be read ({error}): {_remedy(profile)}") from None
     if table.get("profile") != profile:

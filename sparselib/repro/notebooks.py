@@ -81,6 +81,56 @@ def template(model: type[Parameters]) -> Path:
     return project.root() / model.folder / f"{model.notebook}.ipynb"
 
 
+def read_template(model: type[Parameters]) -> nbformat.NotebookNode:
+    """Return a figure's notebook. Raises GateError, naming the file, for one that is no notebook."""
+    path = template(model)
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise GateError(f"there is no template {path}") from None
+    except Exception as error:  # nbformat raises many kinds on a damaged file
+        raise GateError(f"the template {path} is no notebook: {_where(path, error)}") from None
+
+
+def _where(path, error):
+    """Return in one line what is wrong with a file that should be JSON."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as first:
+        error = first
+    return " ".join(str(error).split())[:200]
+
+
+def check_output(path: Path) -> None:
+    """Raise ParameterError unless an executed notebook may be written to `path`: nothing of others is overwritten."""
+
+    def refuse(why):
+        raise typed.ParameterError(f"output {why}, got {str(path)!r}")
+
+    if path.suffix != ".ipynb":
+        refuse("must end in .ipynb")
+    place = path.resolve()
+    root = project.root()
+    for folder, what in (
+        (project.store_folder(), "the store"), (project.results_folder(), "the published results"),
+        (project.build_folder(), "what is built"), *((root / name, "the book") for name in ("book", "notebooks")),
+    ):  # fmt: skip
+        if place.is_relative_to(folder.resolve()):
+            refuse(f"must not lie in {folder}, which is for {what}")
+    if path.is_dir():
+        refuse("must be a file, not a folder")
+    if path.exists():
+        try:
+            ours = "sparselib" in nbformat.read(path, as_version=4).metadata
+        except Exception:  # nbformat raises many kinds
+            ours = False
+        if not ours:
+            refuse("is there already and is no notebook that this command has written: choose another name")
+    folder = next(folder for folder in place.parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        refuse(f"cannot be written: {folder} is {'not writable' if folder.is_dir() else 'no folder'}")
+
+
 def parts(parameters: Parameters) -> dict:
     """Return what an executed notebook depends on, each part by name: the same dict, the same pages.
 
@@ -88,7 +138,7 @@ def parts(parameters: Parameters) -> dict:
     `judges`.
     """
     model = type(parameters)
-    notebook = nbformat.read(template(model), as_version=4)
+    notebook = read_template(model)
     text = json.dumps([(c.cell_type, c.source, c.metadata.get("tags")) for c in notebook.cells])
     code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     return {
@@ -130,7 +180,7 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
     """
     model, out = type(parameters), Path(out)
     name, partial = model.notebook, out.with_suffix(".failed.ipynb")
-    check_template(nbformat.read(template(model), as_version=4), model, book=book)
+    check_template(read_template(model), model, book=book)
     before = parts(parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:

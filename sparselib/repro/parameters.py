@@ -20,6 +20,7 @@ from sparselib import checks
 from sparselib.repro.step import Step
 
 LIVE = "digits"  # the profile whose values stand in the notebooks
+DEEPEST = 20  # brackets within brackets in a value
 COLUMNS = 88  # of a notebook's code
 
 
@@ -51,7 +52,7 @@ class Parameters(BaseModel):
         read = {}
         for name, value in values.items():
             try:
-                read[name] = yaml.safe_load(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
+                read[name] = read_yaml(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
             except yaml.YAMLError:
                 raise ValueError(f"{name} is no YAML list or mapping, got {value!r}") from None
         return read
@@ -92,7 +93,13 @@ class Parameters(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once."""
+    """YAML of numbers, texts, lists and mappings in which a key stands once; no aliases, which can grow without end."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, f"no alias (*{event.anchor}) is taken", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -103,13 +110,33 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _refuse(loader, node):
+    told = f"a value of the kind {node.tag.rpartition(':')[2]!r} is not taken"
+    raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+
+
+for _kind in ("set", "omap", "pairs", "binary", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _refuse)
+
+
+def read_yaml(text: str) -> Any:
+    """Return the numbers, texts, lists and mappings that a YAML text says. Raises yaml.YAMLError."""
+    depth = deepest = 0
+    for sign in text:
+        depth += (sign in "[{") - (sign in "]}")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:  # reading takes time that grows with its square
+        raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
+    return yaml.load(text, _Loader)
+
+
 @cache
 def profiles(folder: Path) -> dict[str, dict[str, Any]]:
     """Return {name: values} of the profiles in a folder, the live one first. Raises ParameterError naming the file."""
     found = {}
     for path in sorted(folder.glob("*.yml"), key=lambda path: (path.stem != LIVE, path.stem)):
         try:
-            found[path.stem] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+            found[path.stem] = read_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeError) as error:
             raise ParameterError(f"{path}: cannot be read: {error}") from None
         except yaml.YAMLError as error:
@@ -289,3 +316,47 @@ def _injected(executed):
             nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
             return {target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)}
     return frozenset()
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Return the name and the value of "name=value", the value as YAML in which # begins no comment.
+
+    Raises ParameterError for anything else, saying what to type.
+    """
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise ParameterError(f"--set takes name=value, got {text!r}")
+    try:
+        read = _with_hashes(read_yaml(value.replace("#", HASH)))
+    except yaml.YAMLError as error:
+        raise ParameterError(
+            f"--set {name}: not a YAML value: {value!r} ({getattr(error, 'problem', error)})"
+        ) from None
+    if read is None:
+        raise ParameterError(
+            f"--set {text} gives no value: leave it out, or write --set {name}='\"\"' for an empty text"
+        )
+    if controls := sorted({sign for sign in _texts(read) if not sign.isprintable()}):
+        raise ParameterError(f"--set {name}: holds {controls[0]!r}, which no value may")
+    return name, read
+
+
+HASH = "\ue000"  # a sign of no script, in place of # while YAML reads
+
+
+def _with_hashes(value):
+    if isinstance(value, str):
+        return value.replace(HASH, "#")
+    if isinstance(value, list):
+        return [_with_hashes(one) for one in value]
+    if isinstance(value, dict):
+        return {_with_hashes(key): _with_hashes(one) for key, one in value.items()}
+    return value
+
+
+def _texts(value):
+    """Return all texts in a value, one after the other."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return "".join(map(_texts, value)) if isinstance(value, list) else value if isinstance(value, str) else ""

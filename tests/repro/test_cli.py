@@ -36,7 +36,7 @@ def call(tmp_path, monkeypatch, capsys):
         (["run", "5", "-o", "x.ipynb", "--set", "seeds"], "--set takes name=value, got 'seeds'"),
         (["run", "5", "-o", "x.ipynb", "--set", "seeds=[1"], "--set seeds: not a YAML value"),
         (["run", "notebooks/09.ipynb", "-o", "x.ipynb"], "unknown figure '09'"),
-        (["run", "5", "-o", "notebooks/05_sensnorm.ipynb"], "output must not be a template of the book"),
+        (["run", "5", "-o", "notebooks/05_sensnorm.ipynb"], "output must not lie in"),
         (["run", "5", "-o", "x.html"], "output must end in .ipynb"),
         (["reproduce", "--set", "sedes=2"], "unknown parameter 'sedes' of any page; did you mean 'seeds'"),
         (["reproduce", "--profile", "mnits"], "unknown profile 'mnits'; did you mean 'mnist'"),

@@ -373,3 +373,36 @@ def test_executed_notebooks_that_failed_or_show_nothing_are_refused():
     stopped.metadata["papermill"] = {"exception": True}
     with pytest.raises(notebooks.GateError, match="papermill reports an exception"):
         notebooks.check_executed(stopped, "05_sensnorm")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("dataset=folder:/x/my #1 images", "folder:/x/my #1 images"),
+        ("held_out=['8 # eight', '#9']", ["8 # eight", "#9"]),
+        ("lr=1e-3", "1e-3"),  # pydantic makes it the number that is meant
+        ("weights=''", ""),
+        (" seed = 3", 3),
+    ],
+)
+def test_an_assignment_is_read_as_meant(text, value):
+    assert typed.assignment(text) == (text.partition("=")[0].strip(), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed", "--set takes name=value, got 'seed'"),
+        ("weights=", "gives no value: leave it out, or write --set weights='\"\"' for an empty text"),
+        ("seed=null", "gives no value"),
+        ("seed=!!set {1}", "a value of the kind 'set' is not taken"),
+        ("a=2020-01-01", "a value of the kind 'timestamp' is not taken"),
+        ("figures={a: &x [1], b: *x}", r"no alias \(\*x\) is taken"),
+        ("seed=" + "[" * 5000, "nested more than 20 deep"),
+        ('dataset="a\\0b"', "holds '.x00', which no value may"),
+        ("a={b: 1, b: 2}", "'b' stands twice"),
+    ],
+)
+def test_an_assignment_that_says_nothing_clear_is_refused(text, said):
+    with pytest.raises(typed.ParameterError, match=said):
+        typed.assignment(text)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from test_notebooks import run  # noqa: F401 (a fixture)
 
+from sparselib.repro import notebooks, project
+from sparselib.repro import parameters as typed
+
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = "from sparselib.repro import project; print(project.root()); print(project.commit())"
 
@@ -103,3 +106,41 @@ def test_the_kernel_is_this_interpreter_and_sees_nobodys_settings(run, tmp_path,
     monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
     notebook = execute(SURROUNDINGS)
     assert notebook.cells[-1].outputs[-1].text.split() == [sys.executable, "False", "1.5", "False"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("out.txt", "must end in .ipynb"),
+        ("notebooks/05_sensnorm.ipynb", "must not lie in .*notebooks, which is for the book"),
+        ("notebooks/new.ipynb", "must not lie in .*notebooks, which is for the book"),
+        ("store/x.ipynb", "must not lie in .*store, which is for the store"),
+        ("results/digits/x.ipynb", "must not lie in .*results, which is for the published results"),
+        ("_build/notebooks/x.ipynb", "must not lie in .*_build, which is for what is built"),
+        ("link.ipynb", "must not lie in .*notebooks"),
+        ("folder.ipynb", "must be a file, not a folder"),
+        ("other.ipynb", "is there already and is no notebook that this command has written"),
+        ("file/x.ipynb", "file is no folder"),
+    ],
+)
+def test_an_executed_notebook_goes_nowhere_where_something_else_is(tmp_path, monkeypatch, place, said):
+    for name in ("notebooks", "store", "folder.ipynb"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other.ipynb").write_text('{"cells": []}', encoding="utf-8")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "link.ipynb").symlink_to(tmp_path / "notebooks" / "05_sensnorm.ipynb")
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
+    monkeypatch.delenv("SPARSELIB_STORE", raising=False)
+    with pytest.raises(typed.ParameterError, match=said):
+        notebooks.check_output(tmp_path / place)
+    notebooks.check_output(tmp_path / "new" / "x.ipynb")
+
+
+@pytest.mark.parametrize(("text", "said"), [("<<<<<<< HEAD", "line 1"), ('{"cells": [', "line 1"), ("{}", "")])
+def test_a_damaged_template_is_named_in_one_line(tmp_path, monkeypatch, text, said):
+    path = tmp_path / "page.ipynb"
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(notebooks, "template", lambda model: path)
+    with pytest.raises(notebooks.GateError, match=f"the template {path} is no notebook: .*{said}") as told:
+        notebooks.read_template(None)
+    assert "\n" not in str(told.value)
