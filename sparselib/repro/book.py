@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints
-from sparselib.repro import notebooks, project, published
+from sparselib.repro import notebooks, project, published, teach
 from sparselib.repro import parameters as typed
 from sparselib.repro.parameters import Parameters
 from sparselib.repro.step import StepError
@@ -26,6 +26,7 @@ STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what w
 UNKNOWN = "cannot be told: its data are not here"
 LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
+FIGURE = re.compile(r"(?m)^% figure of (\S+ \S+)$")  # in prose: replaced by that figure of a page, with its caption
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
 
@@ -122,6 +123,9 @@ def _wanted(pages):
     leads = {}
     for name, model in pages.items():
         wanted[f"{model.folder}/{name}.ipynb"], leads[name] = _page(executed(name))
+        for figure, (shown, svg) in _figures(executed(name)).items():
+            if any(f"% figure of {name} {figure}\n".encode() in c for n, c in wanted.items() if n.endswith(".md")):
+                leads[f"{name} {figure}"], wanted[f"book/figures/{figure}.svg"] = shown, svg
     for name, text in wanted.items():
         if name.endswith(".md"):
             wanted[name] = STATUS.sub(lambda _: _status(pages), _led(name, text.decode(), leads).decode()).encode()
@@ -131,11 +135,14 @@ def _wanted(pages):
     wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
     sources = sorted(LIBRARY.rglob("*.py"))
     wanted["library.sha256"] = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest().encode()
-    return wanted
+    return wanted | teach.materials(pages, executed, wanted)
 
 
 def _led(name, text, leads):
-    """Return a page of prose with the leads that it asks for."""
+    """Return a page of prose with the leads and figures that it asks for."""
+    if missing := [figure for figure in FIGURE.findall(text) if figure not in leads]:
+        raise BookError(f"{name} asks for the figure {missing[0]!r}, which is on no page of the book")
+    text = FIGURE.sub(lambda asked: leads[asked[1]], text)
     parts = LEAD.split(text)  # prose, the name of a page, prose, …
     if missing := [page for page in parts[1::2] if page not in leads]:
         raise BookError(f"{name} asks for the lead of {missing[0]!r}, which is no page of the book")
@@ -250,6 +257,19 @@ def _page(path):
         cells.insert(1, {**nbformat.v4.new_markdown_cell(lead), "id": "lead"})
     notebook.cells = [nbformat.from_dict(cell) for cell in cells]
     return nbformat.writes(notebook).encode(), lead
+
+
+def _figures(path):
+    """Return {name: (MyST that shows it, SVG)} of the figures of an executed notebook."""
+    found = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            about, svg = notebooks.about(output), output.get("data", {}).get("image/svg+xml")
+            if about and svg:
+                head = f"```{{figure}} /book/figures/{about['name']}.svg\n:alt: {' '.join(about['alt'].split())}"
+                shown = f"{head}\n:class: {about['class']}\n\n{about['caption']}\n```"
+                found[about["name"]] = shown, svg.encode()
+    return found
 
 
 def _mathjax():

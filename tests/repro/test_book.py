@@ -86,6 +86,7 @@ def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
     (tmp_path / "book" / "status.md").write_text("# Status\n\n% status\n\nNot 3 % status.\n", encoding="utf-8")
     monkeypatch.setattr(project, "root", lambda: tmp_path)
     monkeypatch.setattr(book, "_status", lambda pages: f"{len(pages)} pages")
+    monkeypatch.setattr(book.teach, "materials", lambda *_: {})
     assert book._wanted(ran)["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
 
 
@@ -102,3 +103,14 @@ def test_why_a_book_is_stale(ran, tmp_path, monkeypatch):
     assert book.why_stale(ran) == "stale: prose, settings or the library changed"
     monkeypatch.setattr(notebooks, "why_stale", lambda parameters, path: "seeds: 5 → 2")
     assert book.why_stale(ran) == "stale: own_data: seeds: 5 → 2"
+
+
+def test_prose_gets_the_figures_that_it_asks_for(tmp_path):
+    about = {"name": "fig-x", "caption": "What *it* shows.", "alt": "Two\nlines.", "class": "chart"}
+    figure = nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"}, metadata={"sparselib": about})
+    shown, svg = book._figures(_executed(tmp_path / "a.ipynb", [_markdown("plain"), figure]))["fig-x"]
+    assert svg == b"<svg/>" and ":alt: Two lines.\n:class: chart\n\nWhat *it* shows.\n```" in shown
+    found = book._led("intro.md", "Before.\n\n% figure of a fig-x\n", {"a": "", "a fig-x": shown}).decode()
+    assert found == f"Before.\n\n{shown}\n"
+    with pytest.raises(book.BookError, match=r"intro\.md asks for the figure 'a fig-y', which is on no page"):
+        book._led("intro.md", "% figure of a fig-y\n", {"a": ""})

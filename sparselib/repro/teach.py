@@ -1,0 +1,207 @@
+"""What teachers take from the book, made from the chapters themselves: notebooks without solutions, and slides.
+
+Slides are one file each, with figures, interactive pieces and MathJax inside, so that they need no network.
+"""
+
+import html
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import nbformat
+
+from sparselib.repro import notebooks
+from sparselib.repro.parameters import Parameters
+
+FOLDER = "book/teach"
+# Plan: its title, its chapters, and the page of a claim whose vote opens and whose outcome closes it.
+PLANS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "a_sparsity": ("Sparsity", ("sparsity", "criteria", "structure"), "04_structured_sparsity_and_cost"),
+    "b_robustness": ("Robustness", ("attacks", "believed", "certificates"), "01_sparsity_and_robustness"),
+    "c_anomalies": ("Anomalies", ("confidence", "thresholds", "testing"), "05_sensnorm"),
+}
+BOX = re.compile(r"(?ms)^(`{3,}|:{3,})\{admonition\} ([^\n]*)\n:class: ([^\n]*)\n(.*?)\n\1[ ]*$")
+ROLES = [  # MyST that is Markdown to nobody else, and what stands for it
+    (r"\{doc\}`([^`<]+?) *<[^`>]+>`", r"\1"), (r"\{doc\}`/?(?:\w+/)*([^`]+)`", r"*\1*"),
+    (r"\{(?:numref|ref)\}`[^`]+`", "the figure"), (r"\{cite(?::\w)?\}`([^`]+)`", r"(\1)"),
+    (r"\{[\w:-]+\}`([^`]+)`", r"`\1`"),
+]  # fmt: skip
+ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
+
+
+def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], Path], static: Mapping[str, bytes]):
+    """Return {path in the book's source: content}: a notebook without solutions of each chapter, slides of each plan.
+
+    Args: executed: where the executed notebook of a page lies. static: {path: content} of the book, with its scripts.
+    """
+    made = {}
+    for name, model in pages.items():
+        notebook = nbformat.read(notebooks.template(model), as_version=4)
+        if any(_solution(cell) for cell in notebook.cells):
+            made[f"{FOLDER}/student/{name}.ipynb"] = nbformat.writes(student(notebook)).encode()
+    for plan, (title, chapters, claim) in PLANS.items():
+        if all(name in pages for name in (*chapters, claim)):
+            read = {name: nbformat.read(executed(name), as_version=4) for name in (*chapters, claim)}
+            quiz = exit_quiz(static[f"{FOLDER}/plans.md"].decode(), title)
+            slides = [*opening(title, read[claim]), *(s for name in chapters for s in of_chapter(read[name]))]
+            slides += [("Outcome against vote", _lead(read[claim])), ("Exit quiz", quiz)]
+            made[f"{FOLDER}/slides/{plan}.html"] = deck(title, slides, static).encode()
+    return made
+
+
+def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a chapter's template with a blank cell to answer in for each solution, and no answers to predictions."""
+    cells = []
+    for cell in notebook.cells:
+        cell = nbformat.from_dict({**cell, "metadata": {"tags": cell.metadata.get("tags", [])}})
+        if cell.cell_type == "markdown":
+            cell["source"] = plain(BOX.sub(_quoted, cell.source)).strip()
+        elif _solution(cell):
+            checks = "\n".join(f'print(check("{name}", answer))' for name in ASKED.findall(cell.source))
+            told = "# Your answer here: a value, or the name of your function. Then run this cell."
+            cell["source"] = f"from sparselib.experiments.lessons import check\n\n{told}\nanswer = ...\n{checks}"
+            cell["metadata"] = {"tags": ["answer"]}
+        if cell["source"]:
+            cells.append(cell)
+    return nbformat.from_dict({**notebook, "cells": cells})
+
+
+def _solution(cell):
+    return cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])
+
+
+def _quoted(box):
+    _, title, classes, body = box.groups()
+    if "dropdown" in classes.split():
+        return ""
+    return "\n".join(f"> {line}".rstrip() for line in [f"**{title}**", "", *body.strip().splitlines()])
+
+
+def plain(text: str) -> str:
+    """Return Markdown without the roles that only the book knows."""
+    for role, stands in ROLES:
+        text = re.sub(role, stands, text)
+    return text
+
+
+def boxes(notebook: nbformat.NotebookNode, kind: str) -> Iterator[tuple[str, str]]:
+    """Yield (title, Markdown) of the boxes of a class; also of those that a cell has shown."""
+    texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    for cell in notebook.cells:
+        texts += [output.get("data", {}).get("text/markdown", "") for output in cell.get("outputs", [])]
+    for _, title, classes, body in (found for text in texts for found in BOX.findall(text)):
+        if kind in classes.split():
+            yield title, body.strip()
+
+
+def exit_quiz(plans: str, title: str) -> str:
+    """Return the questions of the exit quiz of a plan, without their answers, from the page of the plans."""
+    found = re.search(rf"(?ms)^## [A-Z]: {title}$.*?^### Exit quiz$(.*?)^(?:`{{3,}}|#)", plans)
+    return found[1].strip() if found else ""
+
+
+def opening(title: str, claim: nbformat.NotebookNode) -> Iterator[tuple[str, str]]:
+    """Yield the first slides of a plan: its title, and the vote on a claim."""
+    yield title, "Arrow keys turn the slides; in an interactive piece they move its slider.\n\nPrint: one slide a page."
+    for _, body in boxes(claim, "vote"):
+        yield "Vote", body
+
+
+def of_chapter(notebook: nbformat.NotebookNode) -> Iterator[tuple[str, str]]:
+    """Yield (title, Markdown or HTML) of the slides of an executed chapter."""
+    name = next(line for c in notebook.cells for line in c.source.splitlines() if line.startswith("# ")).lstrip("# ")
+    for kind, title in (("goals", f"{name}: you will be able to"), ("predict", "Predict")):
+        yield from ((title, body) for _, body in boxes(notebook, kind) if body)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        about, data = notebooks.about(output), output.get("data", {})
+        if about and "image/svg+xml" in data:
+            yield name, _figure(about, data["image/svg+xml"])
+        elif "data-explorer=" in data.get("text/html", ""):
+            yield f"{name}: move it", data["text/html"]
+    for kind in ("misconception", "takeaway", "exercise"):
+        yield from boxes(notebook, kind)
+
+
+def _figure(about, svg):
+    svg = re.sub(r"^.*?(?=<svg)", "", svg, flags=re.DOTALL)
+    scope = re.sub(r"\W", "", about["name"])  # identifiers of several figures in one file must not clash
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{scope}-", svg)
+    svg = re.sub(r"<svg", f'<svg role="img" aria-label="{html.escape(about["alt"])}"', svg, count=1)
+    svg = re.sub(r"\n\s*\n", "\n", svg)  # a blank line would end the HTML within Markdown
+    return f"<figure>{svg}</figure>\n\n{about['caption']}"
+
+
+def _lead(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    leads = [o["data"]["text/markdown"] for o in outputs if o.get("metadata", {}).get("sparselib-lead")]
+    return "\n\n".join(leads)
+
+
+def deck(title: str, slides: list[tuple[str, str]], static: Mapping[str, bytes]) -> str:
+    """Return slides as one HTML file; `slides` are (title, Markdown or HTML)."""
+    from markdown_it import MarkdownIt  # both come with Jupyter Book
+    from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+    def math(content, options):
+        ends = ("\\[", "\\]") if options["display_mode"] else ("\\(", "\\)")
+        return html.escape(content).join(ends)
+
+    reader = MarkdownIt("commonmark", {"html": True}).enable("table").use(dollarmath_plugin, renderer=math)
+    body = "\n".join(
+        f"<section><h2>{html.escape(name)}</h2>\n{reader.render(plain(text))}</section>" for name, text in slides
+    )
+    script = static["book/_static/explorers.js"].decode()
+    if "\\(" in body or "\\[" in body:
+        body += "<script>" + static["book/_static/tex-svg.js"].decode().replace("</script", r"<\/script") + "</script>"
+    style = STYLE + static["book/_static/book.css"].decode()
+    return PAGE.format(title=html.escape(title), style=style, body=body, script=script + TURN)
+
+
+STYLE = """
+:root { --pst-color-text-base: #1c2127; --pst-color-text-muted: #4a5763; --pst-color-border: #aeb6bf;
+  --pst-color-surface: #f3f5f7; --pst-color-primary: #0173b2; --pst-color-warning: #b35900; }
+body { font: 1.25rem/1.45 system-ui, sans-serif; color: #1c2127; background: #fff; margin: 0; }
+section { box-sizing: border-box; max-width: 62rem; margin: 0 auto; padding: 1.5rem 2rem 4rem; }
+.js section { display: none; } .js section.on { display: block; }
+h2 { font-size: 1.9rem; line-height: 1.15; margin: 0 0 1rem; } p.stamp { display: none; }
+figure { margin: 0; } figure > svg { width: 100%; height: auto; max-height: 62vh; }
+table { border-collapse: collapse; } td, th { border: 1px solid #aeb6bf; padding: 0.2rem 0.6rem; }
+pre { background: #f3f5f7; padding: 0.6rem; overflow-x: auto; }
+#count { position: fixed; right: 1rem; bottom: 0.6rem; font-size: 0.9rem; color: #4a5763; }
+@media print { .js section, section { display: block; break-after: page; padding: 0; } #count { display: none; } }
+"""
+TURN = """
+(() => {
+  const slides = [...document.querySelectorAll("section")], count = document.getElementById("count");
+  let at = Math.min(slides.length, Math.max(1, Number(location.hash.slice(1)) || 1)) - 1;
+  function show(i) {
+    at = Math.min(slides.length - 1, Math.max(0, i));
+    slides.forEach((s, k) => s.classList.toggle("on", k === at));
+    count.textContent = `${at + 1} / ${slides.length}`;
+    location.replace(`#${at + 1}`);
+    scrollTo(0, 0);
+  }
+  document.documentElement.classList.add("js");
+  document.addEventListener("keydown", (e) => {
+    if (e.target.closest("input, select, button, textarea")) return;
+    const step = { ArrowRight: 1, PageDown: 1, " ": 1, ArrowLeft: -1, PageUp: -1 }[e.key];
+    const end = { Home: 0, End: slides.length - 1 }[e.key];
+    if (step === undefined && end === undefined) return;
+    e.preventDefault();
+    show(end ?? at + step);
+  });
+  show(at);
+})();
+"""
+PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: slides</title><link rel="icon" href="data:,"><style>{style}</style>
+<script>MathJax = {{options: {{enableMenu: false}}}};</script></head>
+<body>
+{body}
+<p id="count" aria-live="polite"></p>
+<script>{script}</script>
+</body>
+</html>
+"""
