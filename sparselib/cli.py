@@ -143,9 +143,7 @@ def status(profile: Profile = "digits", figure: Figures = None, set_: Sets = Non
 @app.command("verify")
 def verify_(
     profile: Profile = "digits",
-    sample: Annotated[
-        int, typer.Option(min=0, help="This many published steps, drawn at random; 0: only the files of an archive.")
-    ] = 5,
+    sample: Annotated[int, typer.Option(min=1, help="This many published steps, drawn at random.")] = 5,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draw; default: another one every time.")] = None,
     figure: Figures = None,
     tolerance: Annotated[
@@ -153,6 +151,9 @@ def verify_(
     ] = verify.TOLERANCE,
     jobs: Jobs = CORES,
     scheduler: Scheduler = None,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Check the files of an unpacked archive; compute nothing.")
+    ] = False,
 ):
     """Compute published rows again, with all they build on, and compare: code 1 if any differ.
 
@@ -161,9 +162,9 @@ def verify_(
     sound = archives.check(project.root())
     if sound is not None:
         typer.echo(f"{sound} files as archived")
-    if not sample:
+    if files_only:
         if sound is None:
-            raise typed.ParameterError(f"sample must be at least 1: this is no archive (no {archives.MANIFEST})")
+            raise typed.ParameterError(f"--files-only is for an unpacked archive: there is no {archives.MANIFEST} here")
         return
     chosen = _parameters(profile, figure, None)
     seed = random.randrange(10**6) if seed is None else seed

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
-    *sorted((ROOT / "book").rglob("*.md")),
+    *(path for folder in (".", "rerun", "back") for path in sorted((ROOT / "book" / folder).glob("*.md"))),
     *sorted((ROOT / "book").rglob("*.ipynb")),
 ]
 

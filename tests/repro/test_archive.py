@@ -134,11 +134,11 @@ def test_the_command_line_checks_an_archive_first(unpacked, monkeypatch, capsys)
             cli.main()
         return ended.value.code or 0, *capsys.readouterr()
 
-    assert call("verify", "--sample", "0") == (0, f"{len(FILES) + 3} files as archived\n", "")
+    assert call("verify", "--files-only") == (0, f"{len(FILES) + 3} files as archived\n", "")
     (unpacked / "constraints.txt").write_text("torch==1.0\n", encoding="utf-8")
     assert call("verify") == (1, "", "sparselib: not as archived: altered: constraints.txt\n")
     (unpacked / archive.MANIFEST).unlink()
-    code, out, err = call("verify", "--sample", "0")
-    assert (code, out) == (2, "") and "sample must be at least 1: this is no archive" in err
+    code, out, err = call("verify", "--files-only")
+    assert (code, out) == (2, "") and "--files-only is for an unpacked archive: there is no MANIFEST.sha256" in err
     code, out, err = call("archive", "-o", "book.rar")
     assert (code, err) == (2, "sparselib: output must end in .zip or .tar.gz, got 'book.rar'\n")
