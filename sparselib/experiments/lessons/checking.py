@@ -12,7 +12,10 @@ import torch
 
 from sparselib import checks
 
-PARTS = ("why", "sparsity", "robustness", "anomalies", "claims")  # modules beside this one, each with its EXERCISES
+PARTS = (  # modules beside this one, each with its EXERCISES
+    *("why", "sparsity", "robustness", "anomalies", "claims"),
+    "weights",
+)
 
 
 @dataclass(frozen=True)
