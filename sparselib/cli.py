@@ -1,4 +1,4 @@
-"""The command line: reproduce, run, status, verify, cell, list."""
+"""The command line: reproduce, run, status, verify, archive, cell, list."""
 
 import io
 import os
@@ -13,6 +13,7 @@ import typer
 from sparselib import data, experiments
 from sparselib.detection import detectors
 from sparselib.pruning import criteria
+from sparselib.repro import archive as archives
 from sparselib.repro import book, cluster, notebooks, project, published, runner, verify
 from sparselib.repro import parameters as typed
 from sparselib.repro.step import StepError
@@ -27,7 +28,7 @@ app = typer.Typer(
 
 FORESEEN = (
     StoreError, StepError, WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
-    book.BookError, OSError,
+    book.BookError, archives.ArchiveError, OSError,
 )  # fmt: skip
 CORES = os.cpu_count() or 1
 Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(experiments.PROFILES) + ".")]
@@ -150,8 +151,21 @@ def verify_(
     ] = verify.TOLERANCE,
     jobs: Jobs = CORES,
     scheduler: Scheduler = None,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Check the files of an unpacked archive; compute nothing.")
+    ] = False,
 ):
-    """Compute published rows again, with all they build on, and compare: code 1 if any differ."""
+    """Compute published rows again, with all they build on, and compare: code 1 if any differ.
+
+    In an unpacked archive, first check every file against its manifest.
+    """
+    sound = archives.check(project.root())
+    if sound is not None:
+        typer.echo(f"{sound} files as archived")
+    if files_only:
+        if sound is None:
+            raise typed.ParameterError(f"--files-only is for an unpacked archive: there is no {archives.MANIFEST} here")
+        return
     chosen = _parameters(profile, figure, None)
     seed = random.randrange(10**6) if seed is None else seed
     picked = verify.sample([type(parameters) for parameters in chosen], profile, sample, seed)
@@ -170,6 +184,20 @@ def verify_(
     typer.echo(f"{same} of {len(outcomes)} steps identical, {near} within {tolerance:g}, {different} different")
     if different:
         raise typer.Exit(1)
+
+
+@app.command()
+def archive(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where it goes, .zip or .tar.gz; default: in _build.")
+    ] = None,
+):
+    """Write one file with the rendered book, the published rows, the sources, and a manifest of checksums."""
+    try:
+        out = archives.check_name(output or archives.default_path())
+    except ValueError as error:
+        raise typed.ParameterError(str(error)) from None
+    typer.echo(archives.write(experiments.PAGES, out))
 
 
 @app.command()

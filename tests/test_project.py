@@ -92,7 +92,7 @@ def test_help_lists_every_target():
 
 
 MODULES = sorted((ROOT / "sparselib").rglob("*.py"))
-NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book" / "concepts").glob("*.ipynb"))]
+NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").rglob("*.ipynb"))]
 
 
 def _code(path):

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
-    *sorted((ROOT / "book").glob("*.md")),
-    *sorted((ROOT / "book" / "concepts").glob("*.ipynb")),
+    *(path for folder in (".", "rerun", "back") for path in sorted((ROOT / "book" / folder).glob("*.md"))),
+    *sorted((ROOT / "book").rglob("*.ipynb")),
 ]
 
 # What is no result: code, formulas, roles and links, and the settings that prose may name.

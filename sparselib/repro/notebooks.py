@@ -194,6 +194,8 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
     except GateError as error:
         raise NotebookError(f"{error} (see {partial})") from None
     notebook.metadata["sparselib"] = before
+    origin = {"commit": project.commit(), "machine": project.machine(), "versions": project.versions()}
+    notebook.metadata["sparselib-run"] = origin
     for volatile in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(volatile, None)
     checkpoints.write_atomic(out, nbformat.writes(notebook).encode())

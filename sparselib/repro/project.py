@@ -1,6 +1,7 @@
 """Where things are, and which versions and commit are at work."""
 
 import os
+import platform
 import shlex
 import subprocess
 from functools import cache
@@ -77,6 +78,14 @@ def device() -> str:
 def versions() -> dict[str, str]:
     """Return {package: version} of the NUMERIC packages, without local build tags: CPU and CUDA builds share one."""
     return {name: version(name).split("+")[0] for name in NUMERIC}
+
+
+def machine() -> dict[str, str | int | None]:
+    """Return what machine computes, in a few plain values."""
+    return {
+        "cpu": platform.machine(), "system": platform.system(), "cores": os.cpu_count(),
+        "python": platform.python_version(), "threads of a step": 1,
+    }  # fmt: skip
 
 
 @cache

@@ -14,8 +14,6 @@ import datetime
 import hashlib
 import io
 import json
-import os
-import platform
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -89,12 +87,9 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
             return []
     origin = {
         "versions": project.versions(),
-        "machine": {
-            "cpu": platform.machine(), "system": platform.system(), "cores": os.cpu_count(),
-            "python": platform.python_version(), "threads of a step": 1,
-        },
+        "machine": project.machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }  # fmt: skip
+    }
     text = json.dumps({**about, **origin}, indent=1, ensure_ascii=False) + "\n"
     files = {here / f"{notebook}.csv": content, here / f"{notebook}.json": text.encode()}
     for path, written in files.items():
@@ -141,6 +136,12 @@ def parameters(page: type[Parameters], profile: str) -> Parameters | None:
     except (ParameterError, AttributeError, TypeError) as error:
         name = _name(folder(profile) / f"{page.notebook}.json")
         raise PublishedError(f"{name}: not the parameters of this version: {error}; publish it again") from None
+
+
+def origin(profile: str, notebook: str) -> dict:
+    """Return the versions, the machine and the date of the published rows, {} where there are none."""
+    about = _about(profile, notebook) or {}
+    return {name: about[name] for name in ("versions", "machine", "date") if name in about}
 
 
 def adopt(pages: Iterable[Parameters], store: Store) -> int:

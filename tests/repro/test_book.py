@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
+from sparselib import experiments
 from sparselib.experiments import plots
-from sparselib.repro import book, page, project
+from sparselib.repro import book, notebooks, page, project, published
+from sparselib.repro import parameters as typed
 
 sys.path.insert(0, str(project.root() / "book" / "_ext"))
 import figures  # noqa: E402
@@ -120,6 +122,75 @@ def test_text_of_a_figure_is_large_enough_for_a_phone():
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', buffer.getvalue())[1])
     assert small.get_fontsize() * page.PHONE / width >= page.LEAST and large.get_fontsize() == 30
     plt.close(fig)
+
+
+@pytest.fixture
+def ran(tmp_path, monkeypatch):
+    """Two pages of the book as if they had been run: {name: page}; one has steps, of which none are in the store."""
+    monkeypatch.setenv("SPARSELIB_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(book, "executed", lambda name: tmp_path / f"{name}.ipynb")
+    pages = {name: experiments.LESSONS[name] for name in ("own_data", "schedules")}
+    for name, model in pages.items():
+        path = _executed(tmp_path / f"{name}.ipynb", [])
+        notebook = nbformat.read(path, as_version=4)
+        origin = {"commit": "c0ffee", "machine": project.machine(), "versions": project.versions()}
+        about = {"sparselib": notebooks.parts(typed.resolve(model, {})), "sparselib-run": origin}
+        notebook.metadata.update(about, papermill={"duration": 12.3})
+        nbformat.write(notebook, path)
+    return pages
+
+
+def cells(table, page, profile="digits"):
+    """Return the cells of the line of a page and profile, without the page's name, of each table that has one."""
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    lines = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+    return [line[1:] for line in lines if line[0].endswith(f"/{page}`") and line[1] == profile]
+
+
+def test_the_status_of_pages_and_of_published_rows(ran, tmp_path, monkeypatch):
+    told = book._status(ran)
+    assert cells(told, "own_data") == [["digits", "–", "–", "12", "1", "c0ffee", "fresh"]]
+    page, rows = cells(told, "schedules")
+    assert page[-1] == "fresh"
+    table = published.read("digits", "schedules").drop_duplicates("key")
+    assert rows[:5] == ["digits", str(len(table)), f"{table['seconds'].sum():.0f}", "3", table["commit"].iloc[0]]
+    assert f"Python {project.machine()['python']}" in told and str(tmp_path) not in told
+
+    path = tmp_path / "own_data.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["sparselib"]["template"] = "other"
+    nbformat.write(notebook, path)
+    assert cells(book._status(ran), "own_data")[0][-1] == "stale: template changed"
+    monkeypatch.setattr(notebooks, "why_stale", lambda *_: (_ for _ in ()).throw(FileNotFoundError(tmp_path)))
+    assert cells(book._status(ran), "own_data")[0][-1] == book.UNKNOWN
+
+
+def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
+    (tmp_path / "book").mkdir()
+    for name in ("explorers.js", "book.css"):
+        (tmp_path / "book" / "_static").mkdir(exist_ok=True)
+        (tmp_path / "book" / "_static" / name).touch()
+    (tmp_path / "_config.yml").touch()
+    (tmp_path / "book" / "status.md").write_text("# Status\n\n% status\n\nNot 3 % status.\n", encoding="utf-8")
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
+    monkeypatch.setattr(book, "_status", lambda pages: f"{len(pages)} pages")
+    monkeypatch.setattr(book.teach, "materials", lambda *_: {})
+    assert book._wanted(ran)["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
+
+
+def test_why_a_book_is_stale(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "build_folder", lambda: tmp_path / "_build")
+    assert book.why_stale(ran) == "not built"
+    mark, index = book._rendered()
+    index.parent.mkdir(parents=True)
+    index.touch()
+    mark.write_text(book._digest({"a": b"1"}), encoding="utf-8")
+    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"1"})
+    assert book.why_stale(ran) is None
+    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"2"})
+    assert book.why_stale(ran) == "stale: prose, settings or the library changed"
+    monkeypatch.setattr(notebooks, "why_stale", lambda parameters, path: "seeds: 5 → 2")
+    assert book.why_stale(ran) == "stale: own_data: seeds: 5 → 2"
 
 
 def test_prose_gets_the_figures_that_it_asks_for(tmp_path):

@@ -61,7 +61,7 @@ class Project:
 
     def __init__(self, folder):
         self.folder = folder
-        for name in ("sparselib", "book", "notebooks", "_config.yml", "pyproject.toml"):
+        for name in ("sparselib", "book", "notebooks", "_config.yml", "pyproject.toml", "CHANGELOG.md"):
             source, target = ROOT / name, folder / name
             if source.is_dir():
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sparselib import experiments
-from sparselib.repro import book, teach
+from sparselib.repro import book
+from sparselib.repro.book import teach
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANS = (ROOT / "book" / "teach" / "plans.md").read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
-"""The pages that compute by themselves what they show: the quickstart, and the teaching pages of book/concepts."""
+"""The pages that compute by themselves what they show: the quickstart, the chapters, those of book/rerun."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, create_model
@@ -36,8 +38,16 @@ class Lesson(Page):
     seed: fields.Seed = Field(description="of the weights and the order of the data")
 
 
-def _lesson(notebook, says) -> Any:
-    page = create_model(f"{notebook.title()}Lesson", __base__=Lesson, __module__=__name__, __doc__=says)
+class Walk(Lesson):
+    """A page of book/rerun: from a part of the reader's own, as a file, to a figure. No chapter, so without boxes."""
+
+    folder: ClassVar[str] = "book/rerun"
+    boxes: ClassVar[Mapping[str, int]] = {}
+
+
+def _lesson(notebook, says, base=Lesson) -> Any:
+    name = f"{notebook.title().replace('_', '')}Lesson"
+    page = create_model(name, __base__=base, __module__=__name__, __doc__=says)
     page.notebook = notebook
     return page
 
@@ -57,12 +67,33 @@ ThresholdsLesson = _lesson("thresholds", "Scores, thresholds and the metrics of 
 DetectionLesson = _lesson("detection", "Detectors from logits, features and gradients.")
 SensnormLesson = _lesson("sensnorm", "SensNorm derived step by step.")
 TestingLesson = _lesson("testing", "Tests of detectors that leak, and tests that do not.")
+OwnDataLesson = _lesson("own_data", "A folder of your own images, from the files to a figure.", Walk)
+OwnNetworkLesson = _lesson("own_network", "A network and weights of your own.", Walk)
+OwnCriterionLesson = _lesson("own_criterion", "A pruning criterion of your own.", Walk)
+OwnDetectorLesson = _lesson("own_detector", "A detector of your own.", Walk)
 
 
 def seven(samples: Samples) -> Samples:
     """Return the first seven of the samples, alone: the image that all chapters come back to."""
     label = samples.classes.index(next(name for name in samples.classes if name.startswith("7")))
     return samples.take((samples.y == label).nonzero()[:1, 0])
+
+
+def refused(calls: Mapping[str, Callable], home: str | Path = "") -> str:
+    """Return a Markdown list of what is said of things that do not fit: {what is wrong: a call that refuses it}.
+
+    home: the folder whose name is left out of the messages. Raises: AssertionError for a call that refuses nothing.
+    """
+    lines = []
+    for wrong, call in calls.items():
+        try:
+            call()
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            lines.append(f"- {wrong}: `{told.replace(f'{home}{os.sep}', '') if home else told}`")
+            continue
+        raise AssertionError(f"{wrong} was taken")
+    return "\n".join(lines)
 
 
 def networks(p, seed):
@@ -94,4 +125,5 @@ ALL = (
     *(UnusualLesson, SparsityLesson, CriteriaLesson, SchedulesLesson, StructureLesson, TicketsLesson, ForgettingLesson),
     *(AttacksLesson, BelievedLesson, ShiftsLesson, CertificatesLesson),
     *(ConfidenceLesson, ThresholdsLesson, DetectionLesson, SensnormLesson, TestingLesson),
+    *(OwnDataLesson, OwnNetworkLesson, OwnCriterionLesson, OwnDetectorLesson),
 )

@@ -15,10 +15,18 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints
-from sparselib.repro import notebooks, project, teach
+from sparselib.repro import notebooks, project, published
+from sparselib.repro import parameters as typed
+from sparselib.repro.book import teach
 from sparselib.repro.parameters import Parameters
+from sparselib.repro.step import StepError
+from sparselib.repro.store import Store
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
+STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
+UNKNOWN = "cannot be told: its data are not here"
+LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
+BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 FIGURE = re.compile(r"(?m)^% figure of (\S+ \S+)$")  # in prose: replaced by that figure of a page, with its caption
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
@@ -43,9 +51,8 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     sources = project.build_folder() / "source"
     wanted = _wanted(pages)
     _synchronise(sources, wanted)
-    digest = hashlib.sha256(b"".join(name.encode() + hashlib.sha256(c).digest() for name, c in sorted(wanted.items())))
-    mark, index = project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
-    if index.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == digest.hexdigest():
+    mark, index = _rendered()
+    if _is_of(wanted):
         return index
     mark.unlink(missing_ok=True)
     command = [
@@ -54,7 +61,7 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", cwd=sources,
-        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},
+        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1", "PYTHONPATH": _library_first()},
     )  # fmt: skip
     log = project.build_folder() / "book.log"
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
@@ -62,8 +69,38 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
         told = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
         raise BookError("the book does not build:\n" + "\n".join(told[:20]) + f"\n(all of it: {log})")
     _check_pages(index.parent, pages)
-    mark.write_text(digest.hexdigest(), encoding="utf-8")
+    mark.write_text(_digest(wanted), encoding="utf-8")
     return index
+
+
+def why_stale(pages: Mapping[str, type[Parameters]]) -> str | None:
+    """Return why the rendered book is not that of the present sources in the live profile, None when it is."""
+    if not all(path.is_file() for path in (*_rendered(), *map(executed, pages))):
+        return "not built"
+    for name, model in pages.items():
+        if why := notebooks.why_stale(typed.resolve(model, {}), executed(name)):
+            return f"stale: {name}: {why}"
+    return None if _is_of(_wanted(pages)) else "stale: prose, settings or the library changed"
+
+
+def _rendered():
+    """Return where the digest of the rendered book and its first page lie."""
+    return project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
+
+
+def _is_of(wanted):
+    mark, index = _rendered()
+    return index.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == _digest(wanted)
+
+
+def _digest(wanted):
+    parts = (name.encode() + hashlib.sha256(content).digest() for name, content in sorted(wanted.items()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _library_first():
+    """Return PYTHONPATH, so that the reference of the API is that of the library at work."""
+    return os.pathsep.join(filter(None, [str(LIBRARY.parent), os.environ.get("PYTHONPATH")]))
 
 
 def _check_pages(html, pages):
@@ -80,6 +117,7 @@ def _wanted(pages):
     """Return {path in the book's source: content}."""
     root = project.root()
     wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
+    wanted |= {name: (root / name).read_bytes() for name in BESIDE if (root / name).is_file()}
     for path in sorted((root / "book").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
             wanted[path.relative_to(root).as_posix()] = path.read_bytes()
@@ -91,11 +129,13 @@ def _wanted(pages):
                 leads[f"{name} {figure}"], wanted[f"book/figures/{figure}.svg"] = shown, svg
     for name, text in wanted.items():
         if name.endswith(".md"):
-            wanted[name] = _led(name, text.decode(), leads)
+            wanted[name] = STATUS.sub(lambda _: _status(pages), _led(name, text.decode(), leads).decode()).encode()
     for suffix, whole in ((".js", "explorers.js"), (".css", "book.css")):
         pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
     wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
+    sources = sorted(LIBRARY.rglob("*.py"))
+    wanted["library.sha256"] = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest().encode()
     return wanted | teach.materials(pages, executed, wanted)
 
 
@@ -108,6 +148,78 @@ def _led(name, text, leads):
     if missing := [page for page in parts[1::2] if page not in leads]:
         raise BookError(f"{name} asks for the lead of {missing[0]!r}, which is no page of the book")
     return "".join(leads[part] if i % 2 else part for i, part in enumerate(parts)).encode()
+
+
+def _status(pages):
+    """Return Markdown tables of the executed pages and of the published rows: how much work, whose, and whether fresh.
+
+    Raises: nothing for what is stale or cannot be told; that is what the tables are for.
+    """
+    store, live, stored, machines = Store(project.store_folder()), [], [], {}
+    for name, model in pages.items():
+        metadata = nbformat.read(executed(name), as_version=4).metadata
+        p = typed.resolve(model, metadata["sparselib"]["parameters"])
+        origin = metadata.get("sparselib-run", {})
+        machines.setdefault(_machine(origin), []).append(f"`{name}`")
+        try:
+            why = notebooks.why_stale(p, executed(name))
+            records = [record for step in p.steps() if (record := store.get(step.what, step.key))]
+        except (FileNotFoundError, StepError):
+            why, records = UNKNOWN, []
+        commits = {record["commit"] for record in records} or {origin.get("commit", "–")}
+        seconds = f"{sum(record['seconds'] for record in records):.0f}" if records else "–"
+        page = f"{metadata['papermill']['duration']:.0f}" if "papermill" in metadata else "–"
+        cells = (len(records) or "–", seconds, page, len(p.seed_list()), ", ".join(sorted(commits)), _state(why))
+        live.append((f"{{doc}}`/{model.folder}/{name}`", p.profile, *cells))
+    for profile in typed.profiles(next(iter(pages.values())).profiles) if pages else ():
+        stored += [line for name, model in pages.items() if (line := _published(profile, model, machines))]
+    head = ("page", "profile", "steps", "seconds of steps", "seconds of the page", "seeds", "commit", "state")
+    parts = [f"Pages of this book, {len(live)} in all:", _table(head, live)]
+    if stored:
+        parts += ["Published rows:", _table([*head[:4], *head[5:]], stored)]
+    parts += ["Where they were computed:", *(f"- {what}: {', '.join(names)}" for what, names in machines.items())]
+    return "\n\n".join(parts)
+
+
+def _published(profile, model, machines):
+    """Return the line of the published rows of a page, None where there are none."""
+    name = f"{{doc}}`/{model.folder}/{model.notebook}`"
+    try:
+        rows, p = published.read(profile, model.notebook), published.parameters(model, profile)
+        if rows is None or p is None:
+            return None
+        origin = published.origin(profile, model.notebook)
+    except published.PublishedError as error:
+        return (name, profile, "–", "–", "–", "–", _state(str(error)))
+    machines.setdefault(_machine(origin), []).append(f"`{profile}/{model.notebook}`")
+    steps = rows.drop_duplicates("key")
+    try:
+        keys = {step.key[: published.SHORT] for step in p.steps()}
+        old = len(keys ^ set(steps["key"]))
+        versions = "" if origin.get("versions") == project.versions() else ", under other versions of packages"
+        why = f"{old} steps differ: code, data or parameters changed{versions}" if old else None
+    except (FileNotFoundError, StepError):
+        why = UNKNOWN
+    commits = ", ".join(sorted(steps["commit"].unique()))
+    return (name, profile, len(steps), f"{steps['seconds'].sum():.0f}", len(p.seed_list()), commits, _state(why))
+
+
+def _state(why):
+    return "fresh" if why is None else why if why == UNKNOWN else f"stale: {why}"
+
+
+def _machine(origin):
+    """Return in words on what machine something was computed, with which versions."""
+    machine, versions = origin.get("machine", {}), origin.get("versions", {})
+    told = [str(machine[name]) for name in ("system", "cpu") if name in machine]
+    told += [f"{machine['cores']} cores"] if machine.get("cores") else []
+    told += [f"Python {machine['python']}"] if "python" in machine else []
+    return ", ".join([*told, *(f"{name} {version}" for name, version in versions.items())]) or "not recorded"
+
+
+def _table(head, lines):
+    rows = (head, ["---"] * len(head), *lines)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def _page(path):
