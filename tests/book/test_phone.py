@@ -13,7 +13,7 @@ LOADED = """() => Promise.all([...document.querySelectorAll('main img')].filter(
   return i.decode();
 }))"""
 DRAWN = """all => all.filter(t => t.textContent.trim() && t.getBoundingClientRect().height).map(
-  t => [t.textContent, parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a])"""
+  t => [t.textContent, parseFloat(getComputedStyle(t).fontSize) * Math.hypot(t.getScreenCTM().a, t.getScreenCTM().b)])"""
 
 
 def _look(page):
