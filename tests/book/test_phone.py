@@ -12,8 +12,10 @@ LOADED = """() => Promise.all([...document.querySelectorAll('main img')].filter(
   i.loading = 'eager';
   return i.decode();
 }))"""
-DRAWN = """all => all.filter(t => t.textContent.trim() && t.getBoundingClientRect().height).map(
-  t => [t.textContent, parseFloat(getComputedStyle(t).fontSize) * Math.hypot(t.getScreenCTM().a, t.getScreenCTM().b)])"""
+DRAWN = """all => all.filter(t => t.textContent.trim() && t.getBoundingClientRect().height).map(t => {
+  const drawn = t.getScreenCTM();  // turned labels have a size, too
+  return [t.textContent, parseFloat(getComputedStyle(t).fontSize) * Math.hypot(drawn.a, drawn.b)];
+})"""
 
 
 def _look(page):
