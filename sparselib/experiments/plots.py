@@ -6,7 +6,6 @@ panels of its own. Every function returns a Drawing: the figure and its words.
 """
 
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -40,12 +39,12 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 5.5  # inches: text of 10.5 points is 9 pixels high on a page 390 pixels wide
 LEADING = 0.17  # inches from line to line
-INDENT = 0.4  # inches for the labels of rows
+DIGIT = 0.105  # inches of a digit that labels a row
 LINE = 68  # letters that fit into WIDTH
 EVEN = ("sparsity", "size")  # are spaced evenly
 CROWD = 3  # this many lines can lie on one another
 XLABELS = {"size": "weights left (k: thousand)", "eps": "radius ε"}
-AT = {"sparsity": ", at sparsity", "weights": ", with this many weights"}  # ends the name of a group of rows
+AT = {"sparsity": "at sparsity", "size": "with this many weights"}  # ends the name of a group of rows
 GREY = "#6a6a6a"  # seen on white and, drawn anew, on black
 OUTCOMES = {  # colour and marker
     BETTER: ("#0173b2", "o"), EQUAL: ("#333333", "D"), OPEN: ("#333333", "s"), WORSE: ("#de8f05", "v"),
@@ -254,7 +253,8 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
             own = table[(table["scale"] == scale) & (table["measure"] == measure)]
             heads, places, height = strips[scale]
-            _name(axis, heads, height, indent=INDENT * any(label for _, label in places.values()))
+            labels = [label for _, label in places.values()]
+            _name(axis, heads, height, indent=max(DIGIT * (len(label) - label.count(".") / 2) for label in labels))
             for line, delta in zip(own["line"].map(str), own["delta"], strict=True):
                 middle = places[line][0]
                 axis.fill_between([-delta, delta], middle - 0.08, middle + 0.08, color="#e4e4e4", linewidth=0, zorder=0)
@@ -269,9 +269,10 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             axis.set(xlim=_wide(own))
             title = ", ".join(filter(None, [words.measure(measure), scale if len(scales) > 1 else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
-        for axis, scale in zip(axes[:, 0], scales, strict=True):
-            axis.set_yticks(*zip(*strips[scale][1].values(), strict=True))
-            axis.tick_params(axis="y", length=0)
+        for row, scale in zip(axes, scales, strict=True):
+            row[0].set_yticks(*zip(*strips[scale][1].values(), strict=True))
+            for axis in row:
+                axis.tick_params(axis="y", length=0)
         for axis in axes[-1]:
             axis.set_xlabel("points" if len(panels) > 2 else "difference in points")
         legend = _legend(axes)
@@ -289,21 +290,19 @@ def _grouped(own):
     alone has its own name.
     """
     lines = own.drop_duplicates("line")
-    if not {"head", "at"} <= set(lines):
-        lines = lines.assign(head=lines["line"], at="")
-    heads, places, at = {}, {}, 0.04
-    for head, group in lines.groupby("head", sort=False):
+    if "head" not in lines:
+        lines = lines.assign(head=lines["line"], unit="", at=0.0)
+    heads, places, top = {}, {}, 0.04
+    for (head, unit), group in lines.groupby(["head", "unit"], sort=False):
         alone = len(group) == 1
-        units = [unit for unit in AT if not alone and group["at"].str.contains(unit).any()]
-        name = str(group["line"].iloc[0]) if alone else head + "".join(AT[unit] for unit in units)
-        heads[name] = (at,)
-        at += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
-        for line, label in group[["line", "at"]].values:
-            short = "" if alone else re.sub("[^0-9.]", "", label) or "0"
-            places[str(line)] = at + 0.09, short
-            at += 0.18
-        at += 0.05
-    return heads, places, at
+        name = str(group["line"].iloc[0]) if alone else f"{head}, {AT[unit]}"
+        heads[name] = (top,)
+        top += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
+        for line, at in group.sort_values("at")[["line", "at"]].values:
+            places[str(line)] = top + 0.09, "" if alone else f"{at:g}"
+            top += 0.18
+        top += 0.05
+    return heads, places, top
 
 
 def _wide(own):

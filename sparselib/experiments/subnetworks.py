@@ -111,7 +111,7 @@ class Subnetworks(Figure):
         """Yield the endpoint: right or rejected under attack, learnt at the first sparsity − the dense network."""
         of = {"learnt": True, "base": "trained", "batch_norm": "frozen", "arm": "adversarial"}
         at, name, measure = self.mask_sparsities[0], words.detector(self.evaded[0]), self.shown()[-1]
-        own = f"{words.arm('adversarial')}, sparsity {at:g}"
+        own = f"{words.arm('adversarial')} (sparsity {at:g})"
         told = words.ENDPOINTS["masks"].format(own=own, detector=name)
         yield Comparison("C2", told, {**of, "sparsity": at}, {"arm": "dense"}, measures=(measure,), primary=True)
 

@@ -174,9 +174,8 @@ def answer(run: Run, results: Iterable[Result]) -> None:
     told = """Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how \
 they are corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."""
     body = "\n".join([*(lines or ["- Nothing can be compared."]), "", told])
-    run.lead(
-        f"<details class='answer'><summary>Answer: open it when you have decided</summary>\n\n{body}\n\n</details>"
-    )
+    summary = "<summary>Answer: open it when you have decided</summary>"
+    run.lead(f'<details class="answer">{summary}\n\n{body}\n\n</details>')
 
 
 def _sentence(text):
@@ -196,7 +195,8 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
             "scale": r.profile, "claim": f.comparison.claim, "question": f.comparison.question,
             "members": f.comparison.of.get("members", 1), "of": f.comparison.of.get("detector"),
             "line": ", ".join(filter(None, [rival(f.comparison) or f.arm, f.label])),
-            "head": rival(f.comparison) or f.arm, "at": f.label,
+            "head": rival(f.comparison) or f.arm, "unit": f.unit, "at": f.at,
+            "rival": rival(f.comparison),
             "measure": f.measure, "difference": str(f.contrast),
             "mean": f.contrast.mean, "low": f.contrast.low, "high": f.contrast.high,
             "outcome": f.contrast.outcome, "told": f.contrast.told, "delta": f.contrast.delta, "own": f.values[0],
@@ -221,9 +221,9 @@ def rival(comparison: Comparison) -> str:
 
 def every_contrast(run: Run, table: pd.DataFrame) -> None:
     """Show every line of `contrasts`, folded away for each scale and question; rivals of one detector together."""
-    against = table["question"].str.replace(" against .*", " against each other detector", regex=True)
-    rivals = table["of"].notna() & (table["question"].nunique() > MANY)
-    for (scale, question), own in table.groupby(["scale", table["question"].mask(rivals, against)], sort=False):
+    rivals = (table["rival"] != "") & (table["question"].nunique() > MANY)
+    together = table["of"].map(lambda name: f"{words.detector(name)} against each other detector", na_action="ignore")
+    for (scale, question), own in table.groupby(["scale", table["question"].mask(rivals, together)], sort=False):
         cells = own.assign(**{name: own[name].map("{:.1f}".format) for name in ("partner", "own")})
         cells["measure"] = cells["measure"].map(words.measure)
         lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()

@@ -32,14 +32,14 @@ STATES = {  # said where not the usual
 }  # fmt: skip
 PARTNERS = {"unpruned": "left unpruned", "dense": "dense"}  # of what is pruned
 ENDPOINTS = {  # what is compared, and in which number
-    "width": "{own} − {other}: accuracy under attack, over all radii",
-    "size": "wide and pruned − narrow, as many weights in both: accuracy under attack, over all radii",
-    "outliers": "{own} − {other}: AUROC of {detector} on near and far outliers",
-    "anomalies": "{own} − {other}: anomalies right or rejected, by {detector}",
-    "masks": "{own} − whole network: attacked images right or rejected, by {detector}",
+    "width": "{own} minus {other}: accuracy under attack, over all radii",
+    "size": "wide and pruned minus narrow, as many weights in both: accuracy under attack, over all radii",
+    "outliers": "{own} minus {other}: AUROC of {detector} on near and far outliers",
+    "anomalies": "{own} minus {other}: anomalies right or rejected, by {detector}",
+    "masks": "{own} minus whole network: attacked images right or rejected, by {detector}",
     "cost": "ensemble of {members} shrunk networks: least cost at which neither accuracy nor near AUROC is {delta:g} "
     "points below the dense ensemble's",
-    "detectors": "{own} − {other}: AUROC on near outliers, {arm} networks",
+    "detectors": "{own} minus {other}: AUROC on near outliers, {arm} networks",
 }  # fmt: skip
 DETECTORS = {
     "msp": "MSP", "maxlogit": "max logit", "entropy": "entropy", "energy": "energy", "odin": "ODIN",
@@ -60,6 +60,9 @@ ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
 NORMS = {"linf": "L∞", "l2": "L2"}
 FAMILIES = {"near": "near outliers", "far": "far outliers"}
 ABOUT = FAMILIES | {"outliers": "near and far outliers"}
+MEASURES = ABOUT | {
+    f"{name}, {about}": f"{name}, {told}" for name in DETECTORS.values() for about, told in ABOUT.items()
+}
 ANOMALIES = {
     "heldout": "held-out classes", "mixed": "mixed images", "textures": "textures", "uniform": "uniform noise",
     "gaussian": "Gaussian noise images", "inverted": "inverted images", "permuted": "permuted pixels",
@@ -92,19 +95,16 @@ def arm(name: str) -> str:
 
 
 def pruned(recipe: str, sparsity: float) -> str:
-    """Return a recipe as part of a sentence: "pruned after training by magnitude, sparsity 0.8"."""
+    """Return a recipe as part of a sentence: "pruned after training by magnitude (sparsity 0.8)"."""
     criterion, when, structured = read_recipe(recipe)
     how = "made a lottery ticket" if when == "tickets" else f"pruned {WHEN.get(when, when)}"
     units = ", in units" if structured else ""
-    return f"{how} by {CRITERIA.get(criterion, criterion)}{units}, sparsity {sparsity:g}"
+    return f"{how} by {CRITERIA.get(criterion, criterion)}{units} (sparsity {sparsity:g})"
 
 
 def measure(name: str) -> str:
-    """Return what a measure of `findings.measures` is called in titles: "MSP, near" is an AUROC on near outliers."""
-    head, _, last = name.rpartition(", ")
-    if last not in ABOUT:
-        return name
-    return ", ".join(filter(None, [head, ABOUT[last]]))
+    """Return what a measure of `findings.measures` is called in titles: "MSP, near" is "MSP, near outliers"."""
+    return MEASURES.get(name, name)
 
 
 def network(row) -> str:
