@@ -137,6 +137,8 @@ class Finding:
     measure: str
     contrast: Contrast
     values: tuple[float, float]  # the means of the arm and of its partner, in percent
+    unit: str = "sparsity"  # what the label is in: "sparsity" or "size"
+    at: float = 0.0  # which of them
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ def _findings(c, table, delta):
         told = pairs[[c.by, "metric", "classes"]].iloc[0].to_dict()
         pairs = pairs.groupby("seed", as_index=False)[numbers].mean().assign(**told, arm="", **{label: 0.0})
     for (arm, at, measure), lines in pairs.groupby(["arm", label, c.by], sort=False):
-        yield _finding(c, words.arm(arm) if arm else "", _label(label, at), measure, lines, delta)
+        found = _finding(c, words.arm(arm) if arm else "", _label(label, at), measure, lines, delta)
+        yield replace(found, unit=label, at=float(at))
 
 
 def _finding(c, arm, label, measure, lines, delta):

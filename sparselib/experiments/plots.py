@@ -18,6 +18,7 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import ScaledTranslation
 
 from sparselib.experiments import statistics, words
 from sparselib.experiments.statistics import BETTER, EQUAL, FLOOR, NOT_COMPARABLE, OPEN, WORSE
@@ -38,9 +39,12 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 5.5  # inches: text of 10.5 points is 9 pixels high on a page 390 pixels wide
 LEADING = 0.17  # inches from line to line
+DIGIT = 0.105  # inches of a digit that labels a row
 LINE = 68  # letters that fit into WIDTH
 EVEN = ("sparsity", "size")  # are spaced evenly
-XLABELS = {"size": "weights left", "eps": "radius ε"}
+CROWD = 3  # this many lines can lie on one another
+XLABELS = {"size": "weights left (k: thousand)", "eps": "radius ε"}
+AT = {"sparsity": "at sparsity", "size": "with this many weights"}  # ends the name of a group of rows
 GREY = "#6a6a6a"  # seen on white and, drawn anew, on black
 OUTCOMES = {  # colour and marker
     BETTER: ("#0173b2", "o"), EQUAL: ("#333333", "D"), OPEN: ("#333333", "s"), WORSE: ("#de8f05", "v"),
@@ -82,12 +86,14 @@ def lines(
     point = "sparsity" if x in words.COSTS else x
 
     def draw(axis, part, looks):
-        order = sorted(part[point].unique())
+        order, many = sorted(part[point].unique()), len(looks) > CROWD
         for kind, own in part.groupby(series, sort=False):
             groups = own.groupby(point)
             found = groups["value"].agg(statistics.interval)
-            place = found.index.map(order.index) if x in EVEN else groups[x].mean()
-            axis.errorbar(place, *_bars(found), **looks[kind], linewidth=1.3)
+            beside = list(looks).index(kind) / (len(looks) - 1) - 0.5 if many else 0.0  # bars stand side by side
+            place = [order.index(v) + 0.6 * beside for v in found.index] if x in EVEN else groups[x].mean()
+            look = looks[kind] | ({"capsize": 0, "markersize": 4, "linewidth": 0.7} if many else {"linewidth": 1.3})
+            axis.errorbar(place, *_bars(found), **look)
         if chance is not None:
             axis.axhline(chance, color=GREY, linestyle=":", linewidth=1)
         if x in words.COSTS:
@@ -96,8 +102,8 @@ def lines(
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
         elif x in EVEN:
-            crowded = sum(len(f"{v:g}") for v in order) > 20
-            axis.set_xticks(range(len(order)), [f"{v:g}" for v in order], rotation=60 if crowded else 0)
+            ticks = [f"{v / 1000:.3g}k" if x == "size" and v >= 1000 else f"{v:g}" for v in order]
+            axis.set_xticks(range(len(order)), ticks, rotation=60 if sum(map(len, ticks)) > 20 else 0)
 
     shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
     fig = _chart(table, panels, series, draw, height=2.4, xlabel=xlabel, ylabel=ylabel, **shared)
@@ -152,8 +158,8 @@ def _strips(names, high):
     return places, at
 
 
-def _name(axis, places, height):
-    """Write the name of each strip above it, where the panel is the first of its row."""
+def _name(axis, places, height, indent=0.0):
+    """Write the name of each strip above it, where the panel is the first of its row, `indent` inches to the left."""
     axis.set(ylim=(height, 0), yticks=[])
     axis.spines["left"].set_visible(False)
     axis.grid(visible=False)
@@ -161,8 +167,8 @@ def _name(axis, places, height):
     if height > 6:  # the scale is far from the first rows
         axis.tick_params(top=True, labeltop=True)
     if axis.get_subplotspec().is_first_col():
-        for name, (top, _) in places.items():
-            where = axis.get_yaxis_transform()
+        for name, (top, *_) in places.items():
+            where = axis.get_yaxis_transform() + ScaledTranslation(-indent, 0, axis.figure.dpi_scale_trans)
             axis.text(0, top, textwrap.fill(name, LINE), transform=where, va="top", linespacing=1.1).set_in_layout(
                 False
             )
@@ -237,11 +243,8 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             fig.text(0.5, 0.5, "nothing to compare", ha="center", va="center")
         return Drawing(fig, "Nothing to compare.")
     scales, panels = (list(dict.fromkeys(table[name])) for name in ("scale", "measure"))
-    strips = {
-        scale: _strips(list(dict.fromkeys(own["line"].map(str))), high=0.2)
-        for scale, own in table.groupby("scale", sort=False)
-    }
-    heights = [strips[scale][1] + 0.6 for scale in scales]
+    strips = {scale: _grouped(own) for scale, own in table.groupby("scale", sort=False)}
+    heights = [strips[scale][2] + 0.6 for scale in scales]
     with style():
         fig, axes = plt.subplots(
             len(scales), len(panels), figsize=(WIDTH, sum(heights) + 0.5), squeeze=False, sharey="row",
@@ -249,22 +252,27 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         )  # fmt: skip
         for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
             own = table[(table["scale"] == scale) & (table["measure"] == measure)]
-            places, height = strips[scale]
-            _name(axis, places, height)
+            heads, places, height = strips[scale]
+            labels = [label for _, label in places.values()]
+            _name(axis, heads, height, indent=max(DIGIT * (len(label) - label.count(".") / 2) for label in labels))
             for line, delta in zip(own["line"].map(str), own["delta"], strict=True):
-                middle = places[line][1]
-                axis.fill_between([-delta, delta], middle - 0.1, middle + 0.1, color="#e4e4e4", linewidth=0, zorder=0)
-                axis.vlines(0, middle - 0.1, middle + 0.1, color=GREY, linewidth=0.8, zorder=0.5)
+                middle = places[line][0]
+                axis.fill_between([-delta, delta], middle - 0.08, middle + 0.08, color="#e4e4e4", linewidth=0, zorder=0)
+                axis.vlines(0, middle - 0.08, middle + 0.08, color=GREY, linewidth=0.8, zorder=0.5)
             for outcome, part in own.groupby("outcome"):
                 colour, marker = OUTCOMES[outcome]
-                place = [places[line][1] for line in part["line"].map(str)]
+                place = [places[line][0] for line in part["line"].map(str)]
                 bars = [(part["mean"] - part["low"]).clip(upper=1e3), (part["high"] - part["mean"]).clip(upper=1e3)]
                 hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
                 look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
             axis.set(xlim=_wide(own))
-            title = ", ".join(filter(None, [measure, scale if len(scales) > 1 else ""]))
+            title = ", ".join(filter(None, [words.measure(measure), scale if len(scales) > 1 else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
+        for row, scale in zip(axes, scales, strict=True):
+            row[0].set_yticks(*zip(*strips[scale][1].values(), strict=True))
+            for axis in row:
+                axis.tick_params(axis="y", length=0)
         for axis in axes[-1]:
             axis.set_xlabel("points" if len(panels) > 2 else "difference in points")
         legend = _legend(axes)
@@ -273,6 +281,28 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
     told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
+
+
+def _grouped(own):
+    """Return where rows of a forest plot go: {name of a group: (its top,)}, {line: (its middle, its label)}, height.
+
+    The lines of one arm stand together under its name, each with its sparsity or size at the left; a line that is
+    alone has its own name.
+    """
+    lines = own.drop_duplicates("line")
+    if "head" not in lines:
+        lines = lines.assign(head=lines["line"], unit="", at=0.0)
+    heads, places, top = {}, {}, 0.04
+    for (head, unit), group in lines.groupby(["head", "unit"], sort=False):
+        alone = len(group) == 1
+        name = str(group["line"].iloc[0]) if alone else f"{head}, {AT[unit]}"
+        heads[name] = (top,)
+        top += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
+        for line, at in group.sort_values("at")[["line", "at"]].values:
+            places[str(line)] = top + 0.09, "" if alone else f"{at:g}"
+            top += 0.18
+        top += 0.05
+    return heads, places, top
 
 
 def _wide(own):

@@ -65,7 +65,8 @@ class Sensnorm(Figure):
         for arm, at in (("dense", 0.0), ("sparse", next(filter(None, self.sparsities)))):
             where = {"question": "rivals", "arm": arm, "sparsity": at}
             own, msp = ({**where, "detector": name} for name in (AUTHORS, "msp"))
-            told = f"{words.detector(AUTHORS)} − {words.detector('msp')}, near outliers, {arm} networks"
+            names = {"own": words.detector(AUTHORS), "other": words.detector("msp"), "arm": arm}
+            told = words.ENDPOINTS["detectors"].format(**names)
             yield Comparison("C4", told, own, msp, measures=("near",), by="about", primary=True)
 
     def comparisons(self):

@@ -128,10 +128,11 @@ class SparsityGrid(Figure):
             yield how, self.pruned(start, how, sparsity, epochs=after)
 
     def headline(self):
-        """Return what the claim's endpoint compares at the same width, in words, and the columns of both sides."""
+        """Return what the claim's endpoint compares at the same width: words for both sides, and their columns."""
         own, other, at = self.recipes[0], partner(self.recipes[0]), self.headline_sparsity
         of = {"question": "width", "arm": own, "sparsity": at}
-        return f"{words.arm(own)} {at:g} − {words.arm(other)}", of, {"question": "width", "arm": other}
+        told = {"own": words.pruned(own, at), "other": words.PARTNERS[other]}
+        return told, of, {"question": "width", "arm": other}
 
     def comparisons(self):
         """Yield what is compared: arms with the unpruned network in the same phases, and under noisy labels."""
@@ -189,9 +190,10 @@ class Robustness(SparsityGrid):
     def primary(self):
         """Yield the endpoints: the area under the accuracy over the radius, at the same width and at the same size."""
         told, of, control = self.headline()
+        told = words.ENDPOINTS["width"].format(**told)
         yield Comparison("C1a", told, of, control, measures=(AREA,), primary=True)
         of, control = ({"question": "size", "arm": arm} for arm in ("magnitude after", "unpruned"))
-        told = f"wide, pruned − narrow, {words.ARMS['unpruned']}, at the same number of weights"
+        told = words.ENDPOINTS["size"]
         yield Comparison("C1b", told, of, control, measures=(AREA,), match=("size",), primary=True)
 
 
@@ -218,5 +220,7 @@ class AnomalyDetection(SparsityGrid):
     def primary(self):
         """Yield the endpoints of MSP: the AUROC on near and far outliers, and what is right or rejected of all."""
         told, of, control = self.headline()
-        for measure in self.shown():
-            yield Comparison("C1c", f"{told}, {measure}", of, control, measures=(measure,), primary=True)
+        told["detector"] = words.detector("msp")
+        for measure, what in zip(self.shown(), ("outliers", "anomalies"), strict=True):
+            question = words.ENDPOINTS[what].format(**told)
+            yield Comparison("C1c", question, of, control, measures=(measure,), primary=True)

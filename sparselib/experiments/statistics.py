@@ -57,7 +57,7 @@ class Contrast:
     delta: float
 
     def __str__(self):
-        return f"{self.mean:+.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.mean:+z.1f} [{self.low:z.1f}, {self.high:z.1f}]"
 
     @property
     def small(self) -> bool:

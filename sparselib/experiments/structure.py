@@ -185,7 +185,7 @@ class StructureAndCost(Figure):
             least, outcome, last = float(share), statistics.BETTER, closer
         if last is None:
             return []
-        number = f"{100 * least:.0f} % of the multiplications (the closer of two: {last})"
-        told = f"ensemble of {self.members} shrunk, accuracy and near AUROC not worse than dense by {delta:g}"
+        number = f"{100 * least:.0f} % of the multiplications (the difference closer to a loss: {last})"
+        told = words.ENDPOINTS["cost"].format(members=self.members, delta=delta)
         power = statistics.detectable(last.differences)
         return [Endpoint("C3", told, number, outcome, p, power, last.differences, delta, moves=False)]

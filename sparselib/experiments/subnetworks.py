@@ -111,7 +111,8 @@ class Subnetworks(Figure):
         """Yield the endpoint: right or rejected under attack, learnt at the first sparsity − the dense network."""
         of = {"learnt": True, "base": "trained", "batch_norm": "frozen", "arm": "adversarial"}
         at, name, measure = self.mask_sparsities[0], words.detector(self.evaded[0]), self.shown()[-1]
-        told = f"{words.arm('adversarial')}, {at:g} of the weights removed − dense, right or rejected by {name}"
+        own = f"{words.arm('adversarial')} (sparsity {at:g})"
+        told = words.ENDPOINTS["masks"].format(own=own, detector=name)
         yield Comparison("C2", told, {**of, "sparsity": at}, {"arm": "dense"}, measures=(measure,), primary=True)
 
     def comparisons(self):

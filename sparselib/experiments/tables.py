@@ -10,6 +10,8 @@ from sparselib.experiments import statistics, words
 from sparselib.experiments.findings import Comparison, Endpoint, compare, corrected, endpoints, measures, select
 from sparselib.repro.page import Result, Run
 
+MANY = 8  # tables under one another
+
 
 def rows(results: Iterable[Result]) -> pd.DataFrame:
     """Return the rows of several scales in one table, with the columns `scale` and `network` (its name)."""
@@ -166,10 +168,18 @@ def answer(run: Run, results: Iterable[Result]) -> None:
     lines = []
     for result in results:
         for found in endpoints(result.parameters, result.rows):
-            lines.append(f"- {result.profile}, {seeds(result)}: {found.question}: {found.number}: **{found.told}**.")
+            lines.append(
+                f"- {result.profile}, {seeds(result)}. {_sentence(found.question)}: {found.number}: **{found.told}**."
+            )
     told = """Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how \
 they are corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."""
-    run.lead("\n".join(["**Answer.**", "", *(lines or ["- Nothing can be compared."]), "", told]))
+    body = "\n".join([*(lines or ["- Nothing can be compared."]), "", told])
+    summary = "<summary>Answer: open it when you have decided</summary>"
+    run.lead(f'<details class="answer">{summary}\n\n{body}\n\n</details>')
+
+
+def _sentence(text):
+    return text[0].upper() + text[1:]
 
 
 def seeds(result: Result) -> str:
@@ -184,7 +194,9 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
         {
             "scale": r.profile, "claim": f.comparison.claim, "question": f.comparison.question,
             "members": f.comparison.of.get("members", 1), "of": f.comparison.of.get("detector"),
-            "line": " ".join(filter(None, [rival(f.comparison) or f.arm, f.label])),
+            "line": ", ".join(filter(None, [rival(f.comparison) or f.arm, f.label])),
+            "head": rival(f.comparison) or f.arm, "unit": f.unit, "at": f.at,
+            "rival": rival(f.comparison),
             "measure": f.measure, "difference": str(f.contrast),
             "mean": f.contrast.mean, "low": f.contrast.low, "high": f.contrast.high,
             "outcome": f.contrast.outcome, "told": f.contrast.told, "delta": f.contrast.delta, "own": f.values[0],
@@ -196,7 +208,8 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
     empty = ["scale", "claim", "question", "of", "line", "measure"]
     table = pd.DataFrame(lines, columns=list(lines[0]) if lines else empty)
     ways = table.groupby(["scale", "claim", "of", "line"], dropna=False)["question"].transform("nunique")
-    table.loc[ways > 1, "line"] += " (" + table["question"] + ")"  # the same arm, compared in several ways
+    for name in ("line", "head") if len(table) else ():  # the same arm, compared in several ways
+        table.loc[ways > 1, name] += " (" + table["question"] + ")"
     return table
 
 
@@ -207,9 +220,12 @@ def rival(comparison: Comparison) -> str:
 
 
 def every_contrast(run: Run, table: pd.DataFrame) -> None:
-    """Show every line of `contrasts`, folded away for each scale and question."""
-    for (scale, question), own in table.groupby(["scale", "question"], sort=False):
+    """Show every line of `contrasts`, folded away for each scale and question; rivals of one detector together."""
+    rivals = (table["rival"] != "") & (table["question"].nunique() > MANY)
+    together = table["of"].map(lambda name: f"{words.detector(name)} against each other detector", na_action="ignore")
+    for (scale, question), own in table.groupby(["scale", table["question"].mask(rivals, together)], sort=False):
         cells = own.assign(**{name: own[name].map("{:.1f}".format) for name in ("partner", "own")})
+        cells["measure"] = cells["measure"].map(words.measure)
         lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()
         run.fold(f"{scale}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"])
 
@@ -243,7 +259,9 @@ def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
     ]
     lines.sort(key=lambda line: line[:2])
     run.lead(
-        "\n".join(f"- **{claim}**, {scale}: {told}: {n}: {outcome}." for claim, told, scale, n, _, outcome in lines)
+        "\n".join(
+            f"- **{claim}**, {scale}. {_sentence(told)}: {n}: {outcome}." for claim, told, scale, n, _, outcome in lines
+        )
     )
     run.table(lines, ["claim", "endpoint", "scale", "difference", "p (Holm)", "outcome"])
     if ends := movable(found):
@@ -272,5 +290,5 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
 def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
     """Say for each scale which difference its seeds could have found."""
     for scale, own in found.items():
-        told = "; ".join(f"{e.claim}, {e.question}: {e.detectable:.1f}" for e in own)
-        run.say(f"*{scale}*, in points: {told}.")
+        told = "\n".join(f"- **{e.claim}** {_sentence(e.question)}: {e.detectable:.1f}." for e in own)
+        run.say(f"*{scale}*, in points:\n\n{told}")

@@ -21,16 +21,31 @@ WHEN = {
 ARMS = {
     "dense": "dense", "unpruned": "unpruned, in the same phases", "sparse": "sparse",
     "fewer epochs": "dense, fewer epochs", "weight decay": "dense, weight decay", "narrow": "dense, narrow",
-    "clean": "learnt: clean", "adversarial": "learnt: attacks", "shift": "learnt: shifts",
-    "outlier": "learnt: outliers", "magnitude": "largest weights", "random": "random weights", "shrunk": "shrunk",
-    "scratch": "from scratch", "start": "dense, to be pruned", "pruned": "pruned units", "scales": "learnt batch-norm",
+    "clean": "mask learnt on clean images", "adversarial": "mask learnt on attacked images",
+    "shift": "mask learnt on noisy images", "outlier": "mask learnt on outliers",
+    "magnitude": "mask of the largest weights", "random": "random mask", "shrunk": "shrunk",
+    "scratch": "from scratch", "start": "dense, to be pruned", "pruned": "pruned units",
+    "scales": "batch-norm learnt, no mask",
 }  # fmt: skip
-STATES = {"batch_norm": {"restated": "restated"}, "base": {"untrained": "untrained"}}  # said where not the usual
+STATES = {  # said where not the usual
+    "batch_norm": {"restated": "batch-norm restated"}, "base": {"untrained": "weights untrained"},
+}  # fmt: skip
+PARTNERS = {"unpruned": "left unpruned", "dense": "dense"}  # of what is pruned
+ENDPOINTS = {  # what is compared, and in which number
+    "width": "{own} minus {other}: accuracy under attack, over all radii",
+    "size": "wide and pruned minus narrow, as many weights in both: accuracy under attack, over all radii",
+    "outliers": "{own} minus {other}: AUROC of {detector} on near and far outliers",
+    "anomalies": "{own} minus {other}: anomalies right or rejected, by {detector}",
+    "masks": "{own} minus whole network: attacked images right or rejected, by {detector}",
+    "cost": "ensemble of {members} shrunk networks: least cost at which neither accuracy nor near AUROC is {delta:g} "
+    "points below the dense ensemble's",
+    "detectors": "{own} minus {other}: AUROC on near outliers, {arm} networks",
+}  # fmt: skip
 DETECTORS = {
     "msp": "MSP", "maxlogit": "max logit", "entropy": "entropy", "energy": "energy", "odin": "ODIN",
     "mahalanobis": "Mahalanobis", "relative_mahalanobis": "relative Mahalanobis", "knn": "KNN", "vim": "ViM",
     "react": "ReAct", "dice": "DICE", "ash": "ASH", "gradnorm": "GradNorm", "sensnorm": "SensNorm",
-    "profile": "sensitivity profile", "disagreement": "disagreement", "sensnorm-ayle": "SensNorm (authors')",
+    "profile": "sensitivity profile", "disagreement": "disagreement", "sensnorm-ayle": "SensNorm (authors’)",
     "feature_norm": "feature norm",
 }  # fmt: skip
 OPTIONS = {
@@ -44,6 +59,10 @@ OTHERWISE = {"norm": "p = {}", "views": "{} views"}  # options whose values are 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
 NORMS = {"linf": "L∞", "l2": "L2"}
 FAMILIES = {"near": "near outliers", "far": "far outliers"}
+ABOUT = FAMILIES | {"outliers": "near and far outliers"}
+MEASURES = ABOUT | {
+    f"{name}, {about}": f"{name}, {told}" for name in DETECTORS.values() for about, told in ABOUT.items()
+}
 ANOMALIES = {
     "heldout": "held-out classes", "mixed": "mixed images", "textures": "textures", "uniform": "uniform noise",
     "gaussian": "Gaussian noise images", "inverted": "inverted images", "permuted": "permuted pixels",
@@ -73,6 +92,19 @@ def arm(name: str) -> str:
     criterion, when, structured = read_recipe(name)
     said = f"{CRITERIA.get(criterion, criterion)}, {WHEN.get(when, when)}"
     return said + (", units" if structured else "")
+
+
+def pruned(recipe: str, sparsity: float) -> str:
+    """Return a recipe as part of a sentence: "pruned after training by magnitude (sparsity 0.8)"."""
+    criterion, when, structured = read_recipe(recipe)
+    how = "made a lottery ticket" if when == "tickets" else f"pruned {WHEN.get(when, when)}"
+    units = ", in units" if structured else ""
+    return f"{how} by {CRITERIA.get(criterion, criterion)}{units} (sparsity {sparsity:g})"
+
+
+def measure(name: str) -> str:
+    """Return what a measure of `findings.measures` is called in titles: "MSP, near" is "MSP, near outliers"."""
+    return MEASURES.get(name, name)
 
 
 def network(row) -> str:
@@ -130,4 +162,5 @@ NAMES = {
     "sparsity": lambda s: f"{s:g}" if s else "dense",
     "eps": "{:.3g}".format,
     "family": lambda name: FAMILIES.get(name, name),
+    "measure": measure,
 }

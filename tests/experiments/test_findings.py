@@ -256,8 +256,8 @@ def test_sensnorm_is_compared_with_its_rivals_on_the_same_networks():
     named = {
         (f.comparison.question, f.label, f.measure): f.contrast.mean for f in compare(p.comparisons(), together(*made))
     }
-    assert named["SensNorm (authors') against MSP", "", "near"] == pytest.approx(10)
-    assert named["SensNorm (authors') against MSP", "sparsity 0.8", "near"] == pytest.approx(5)
+    assert named["SensNorm (authors’) against MSP", "", "near"] == pytest.approx(10)
+    assert named["SensNorm (authors’) against MSP", "sparsity 0.8", "near"] == pytest.approx(5)
     assert named["SensNorm against MSP", "sparsity 0.8", "near"] == pytest.approx(-8)
     dense, sparse = endpoints(p, together(*made))
     assert "dense networks" in dense.question and np.mean(dense.differences) == pytest.approx(10)

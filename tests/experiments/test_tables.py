@@ -63,8 +63,10 @@ def test_the_answer_is_every_endpoint_with_its_interval_and_outcome():
     (text,) = run.leads
     _, low, high = statistics.interval(2 + 50 * WOBBLE)
     told = f"+2.0 [{low:.1f}, {high:.1f}]: **better by less than 7**."
-    question = "magnitude, after training 0.8 − unpruned, in the same phases"
-    assert text.startswith("**Answer.**") and f"- digits, 5 seeds: {question}: {told}" in text
+    question = (
+        "Pruned after training by magnitude (sparsity 0.8) minus left unpruned: accuracy under attack, over all radii"
+    )
+    assert text.startswith('<details class="answer">') and f"- digits, 5 seeds. {question}: {told}" in text
     assert text.count("\n- ") == 1 and "Nothing" not in text
     tables.answer(run, [Result(P, rows("dense", clean=0.9, question="width"), live=True)])
     assert "- Nothing can be compared." in run.leads[-1]
@@ -76,12 +78,12 @@ def test_contrasts_are_one_line_each():
     assert (table.groupby("measure").size() == 4).all()
     cells = table.set_index(["line", "measure"])["told"]
     magnitude, snip = words.arm("magnitude after"), words.arm("snip before")
-    assert cells[f"{magnitude} sparsity 0.8", "PGD, L∞ 0.1"] == "better"
-    assert cells[f"{magnitude} sparsity 0.5", "PGD, L∞ 0.1"] == "not comparable"
-    assert cells[f"{magnitude} sparsity 0.5", "clean"] == "worse"
-    assert cells[f"{snip} sparsity 0.8", "PGD, L∞ 0.1"] == "worse"
-    assert cells[f"{snip} sparsity 0.5", "PGD, L∞ 0.1"] == "equal"
-    line = table.set_index(["line", "measure"]).loc[(f"{snip} sparsity 0.8", "PGD, L∞ 0.1")]
+    assert cells[f"{magnitude}, sparsity 0.8", "PGD, L∞ 0.1"] == "better"
+    assert cells[f"{magnitude}, sparsity 0.5", "PGD, L∞ 0.1"] == "not comparable"
+    assert cells[f"{magnitude}, sparsity 0.5", "clean"] == "worse"
+    assert cells[f"{snip}, sparsity 0.8", "PGD, L∞ 0.1"] == "worse"
+    assert cells[f"{snip}, sparsity 0.5", "PGD, L∞ 0.1"] == "equal"
+    line = table.set_index(["line", "measure"]).loc[(f"{snip}, sparsity 0.8", "PGD, L∞ 0.1")]
     assert (line["own"], line["partner"], line["mean"]) == pytest.approx((40, 50, -10))
     assert tables.contrasts([]).empty
 
@@ -91,7 +93,7 @@ def test_every_contrast_stands_in_a_table_of_its_question():
     tables.every_contrast(run, tables.contrasts([_result()]).query("measure == 'PGD, L∞ 0.1'"))
     assert run.said == ["digits: same width, against dense", "digits: same width, against unpruned, in the same phases"]
     snip, _ = sorted(run.tables[0], reverse=True)
-    assert snip[:4] == [f"{words.arm('snip before')} sparsity 0.8", "PGD, L∞ 0.1", "50.0", "40.0"]
+    assert snip[:4] == [f"{words.arm('snip before')}, sparsity 0.8", "PGD, L∞ 0.1", "50.0", "40.0"]
     assert snip[4].startswith("-10.0 [") and snip[5] == "worse"
 
 
@@ -119,7 +121,7 @@ def test_verdicts_and_power_tell_every_endpoint():
     assert [line[2] for line in lines] == ["digits", "mnist", "digits"]
     assert lines[0][5] == "**better by less than 7**" and lines[1][5] == "**equal**" and lines[2][5] == "**better**"
     assert lines[2][3].startswith("40 % of the multiplications")
-    assert run.leads[0].splitlines()[2].startswith("- **C3**, digits: ensemble of 5 shrunk, accuracy")
+    assert run.leads[0].splitlines()[2].startswith("- **C3**, digits. Ensemble of 5 shrunk networks: least cost")
     assert not run.explorers, "areas and shares of cost have a δ that does not move"
     tables.power(run, found)
     assert [text.split(",")[0] for text in run.said] == ["*digits*", "*mnist*"]
@@ -130,9 +132,8 @@ def test_endpoints_can_be_drawn():
     table = tables.end_points(_judged())
     assert set(table["outcome"]) <= set(statistics.OUTCOMES) and len(table) == 3
     drawing = plots.forest(table)
-    assert (
-        "C1a: magnitude, after training 0.8 − unpruned, in the same phases: +2.0, better by less than 7" in drawing.alt
-    )
+    told = "pruned after training by magnitude (sparsity 0.8) minus left unpruned"
+    assert f"C1a: {told}: accuracy under attack, over all radii: +2.0, better by less than 7" in drawing.alt
 
 
 # Charts
@@ -145,14 +146,16 @@ def test_a_forest_plot_says_every_difference_and_shows_outcomes_apart():
     table = table[table["measure"].isin(asked)]
     for line in table.itertuples():
         assert f"{line.scale}, {line.measure}, {line.line}: {line.mean:+.1f}, {line.told}" in drawing.alt
-    assert "digits, PGD, L∞ 0.1, SNIP, before training sparsity 0.8: -10.0, worse" in drawing.alt
+    assert "digits, PGD, L∞ 0.1, SNIP, before training, sparsity 0.8: -10.0, worse" in drawing.alt
     titles = [axis.get_title() for axis in drawing.fig.axes]
     assert titles == ["clean, digits", "PGD, L∞ 0.1, digits", "clean, mnist", "PGD, L∞ 0.1, mnist"]
     (legend,) = drawing.fig.legends
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == [o for o in plots.OUTCOMES if o in set(table["outcome"])] and "not comparable" in shown
     first, axis = drawing.fig.axes[:2]
-    assert [t.get_text().replace("\n", " ") for t in first.texts] == list(dict.fromkeys(table["line"]))
+    heads = table.loc[table["scale"] == "digits", "head"].unique()
+    assert [t.get_text().replace("\n", " ") for t in first.texts] == [f"{head}, at sparsity" for head in heads]
+    assert [t.get_text() for t in first.get_yticklabels()] == ["0.5", "0.8"] * len(heads)
     assert all(text.get_window_extent().x1 < drawing.fig.bbox.x1 for text in first.texts), "names fit into the figure"
     faces = {c.get_label(): c.lines[0].get_markerfacecolor() for c in axis.containers}
     assert faces["not comparable"] == "white" != faces["worse"]
@@ -217,8 +220,11 @@ def test_masks_are_named_in_order():
     shown = tables.masks([Result(page(3), made, live=True)])
     names = list(shown["network"].unique())
     assert names[0] == "dense"
-    assert set(names[1:3]) == {"learnt: attacks", "learnt: attacks, restated, untrained"}
-    assert set(names[3:]) == {"random weights, restated", "learnt batch-norm"}
+    assert set(names[1:3]) == {
+        words.ARMS["adversarial"],
+        f"{words.ARMS['adversarial']}, batch-norm restated, weights untrained",
+    }
+    assert set(names[3:]) == {"random mask, batch-norm restated", words.ARMS["scales"]}
     assert set(shown["sparsity"]) == {0.0, 0.9}
 
 

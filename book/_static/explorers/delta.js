@@ -19,13 +19,14 @@
       return e.low > -d && e.high < d ? "equal" : "open";
     }
 
-    const signed = (v) => (v < 0 ? "" : "+") + v.toFixed(1);
+    const rounded = (v) => v.toFixed(1).replace(/^-0\.0$/, "0.0");
+    const signed = (v) => (rounded(v)[0] === "-" ? "" : "+") + rounded(v);
     function draw() {
       const d = Number(slider.value), counts = new Map();
       body.replaceChildren(...data.ends.map((e) => {
         const name = outcome(e, d);
         counts.set(e.scale, [...(counts.get(e.scale) ?? []), `${e.name}: ${name}`]);
-        const cells = [e.name, e.scale, `${signed(e.mean)} [${e.low.toFixed(1)}, ${e.high.toFixed(1)}]`, name];
+        const cells = [e.name, e.scale, `${signed(e.mean)} [${rounded(e.low)}, ${rounded(e.high)}]`, name];
         return make("tr", {}, ...cells.map((text) => make("td", {}, text)));
       }));
       slider.setAttribute("aria-valuetext", `${d.toFixed(1)} points`);

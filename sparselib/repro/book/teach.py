@@ -134,7 +134,7 @@ def _figure(about, svg):
 def _lead(notebook):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     leads = [o["data"]["text/markdown"] for o in outputs if o.get("metadata", {}).get("sparselib-lead")]
-    return "\n\n".join(leads)
+    return re.sub(r"</?details[^>]*>|<summary>.*?</summary>", "", "\n\n".join(leads)).strip()  # not folded away
 
 
 def deck(title: str, slides: list[tuple[str, str]], static: Mapping[str, bytes]) -> str:
