@@ -1,6 +1,7 @@
 """Finish the pages once they are built: figures for both themes, no script without use, nothing in a reader's way."""
 
 import re
+import shutil
 import zlib
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def _finish(app, exception):
         text = page.read_text(encoding="utf-8")
         if "_static" not in page.parts and "<body" in text and DONE not in text:
             page.write_text(finished(text, page), encoding="utf-8")
+    _without_ballast(out / "_static")
+
+
+def _without_ballast(static):
+    """Delete what no page asks for: maps of foreign sources, translations, the icons as a script."""
+    for path in (*static.rglob("*.map"), static / FONTAWESOME):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(static / "locales", ignore_errors=True)
 
 
 def finished(text: str, page: Path) -> str:

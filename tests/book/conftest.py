@@ -18,8 +18,9 @@ from sparselib import experiments
 from sparselib.repro import book as builder
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-WHOLE = {"rules": {"label-content-name-mismatch": {"enabled": True}}}
-QUICK = {"runOnly": ["color-contrast", "link-in-text-block"]}  # what the theme changes
+COLOURS = ["color-contrast", "link-in-text-block"]  # the slowest rules; the theme matters to them, the width does not
+NAMES = {"label-content-name-mismatch": {"enabled": True}}
+FIRST = "document.querySelectorAll('section > dl.py:nth-of-type(n + 4)').forEach(node => node.remove())"
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +89,13 @@ class Seen:
 def visit(chromium, pages, axe):
     """Return a function that opens every page at a width, in the light and then the dark theme: two lists of Seen.
 
-    `look(page)` gives the facts of each. All rules of axe are applied in the light, in the dark those on colours.
+    `look(page)` gives the facts of each. Then all rules of axe are applied in the light, in the dark those on colours;
+    without `colours` all others, in the light. Of the many entries of a module it sees the first three.
     """
 
-    def visited(width, look):
+    def visited(width, look, colours=True):
+        others = dict.fromkeys(COLOURS, {"enabled": colours})
+        rules = {"light": {"rules": NAMES | others}, "dark": {"runOnly": COLOURS} if colours else None}
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme="light", offline=True)
         context.add_init_script("localStorage.setItem('mode', 'light'); localStorage.setItem('theme', 'light')")
         found = {"light": [], "dark": []}
@@ -104,25 +108,28 @@ def visit(chromium, pages, axe):
             page.set_default_timeout(120_000)  # on a busy machine
             page.goto(path.as_uri() + ("?q=sparsity" if path.name == "search.html" else ""))
             page.evaluate("window.MathJax?.startup?.promise")
-            for theme, rules in (("light", WHOLE), ("dark", QUICK)):
+            for theme in found:
                 if theme == "dark":
                     page.evaluate("Object.assign(document.documentElement.dataset, {theme: 'dark', mode: 'dark'})")
                     page.add_style_tag(content="* { transition: none !important; }")
                 seen = Seen(path, asked, errors, facts=look(page))
                 if theme == "light":
                     seen.weight = _bytes(asked)
+                    page.evaluate(FIRST)
                     page.evaluate(axe)
-                said = page.evaluate("rules => axe.run({resultTypes: ['violations'], preload: false, ...rules})", rules)
-                seen.violations = [
-                    f"{v['id']} ({v['impact']}), {len(v['nodes'])}: {v['nodes'][0]['html'][:160]}"
-                    for v in said["violations"]
-                ]
+                seen.violations = _violations(page, rules[theme]) if rules[theme] else []
                 found[theme].append(seen)
             page.close()
         context.close()
         return found
 
     return visited
+
+
+def _violations(page, rules):
+    """Return what axe complains of under these rules, a line each."""
+    said = page.evaluate("rules => axe.run({resultTypes: ['violations'], preload: false, ...rules})", rules)
+    return [f"{v['id']} ({v['impact']}), {len(v['nodes'])}: {v['nodes'][0]['html'][:160]}" for v in said["violations"]]
 
 
 def _bytes(asked):

@@ -52,7 +52,7 @@ SMALL = {
     "controls": "[magnitude]",
 }
 FIVE = set(experiments.PAGES["05_sensnorm"].model_fields)
-PAGES = 16
+PAGES = 28
 SETS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
 
 
@@ -72,7 +72,7 @@ class Project:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SPARSELIB")}
         done = subprocess.run(
             [sys.executable, *program, *map(str, arguments)], capture_output=True, encoding="utf-8", cwd=self.folder,
-            timeout=600, env={**environment, "PYTHONPATH": str(self.folder)},
+            timeout=1800, env={**environment, "PYTHONPATH": str(self.folder)},
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done
@@ -244,14 +244,14 @@ def test_pages_fit_and_text_can_be_read(built, browser, theme, width):
 def test_interactive_pieces_work_by_keyboard(built, browser):
     page = browser.new_page()
     concepts = built.folder / "_build" / "html" / "book" / "concepts"
-    for name, changes in (("robustness", "ε = "), ("detection", "At threshold ")):
+    for name, kind, changes in (("attacks", "attack", "ε = "), ("thresholds", "threshold", "At threshold ")):
         page.goto((concepts / f"{name}.html").as_uri())
-        piece = page.locator("[data-explorer]")
+        piece = page.locator(f'[data-explorer="{kind}"]')
         assert piece.get_attribute("data-ready") == "yes"
         told = piece.locator(".told")
         before = told.inner_text()
         assert before.startswith(changes)
-        piece.locator("input[type=range]").focus()
+        piece.locator("input[type=range]").first.focus()
         for _ in range(3):
             page.keyboard.press("ArrowRight")
         assert told.inner_text() != before and told.inner_text().startswith(changes)

@@ -4,9 +4,9 @@
 (() => {
   const { make, control, choice, percent } = explorers;
 
-  // data: {side, eps: [..], classes: [..], images: [{label, networks: {name: {pixels: [eps][side²], probabilities: [eps][class]}}}]}
+  // data: {side, eps: [..], start: place in eps (default 0), classes: [..], images: [{label, networks: {name: {pixels: [eps][side²], probabilities: [eps][class]}}}]}
   function attack(root, data) {
-    const slider = make("input", { type: "range", min: 0, max: data.eps.length - 1, value: 0 });
+    const slider = make("input", { type: "range", min: 0, max: data.eps.length - 1, value: data.start ?? 0 });
     const titles = data.images.map((image, i) => `${i + 1}: a ${data.classes[image.label]}`);
     let image = data.images[0];
     const stage = make("div", { class: "plots" });

@@ -53,7 +53,7 @@
       const point = data.points[chosen.point], eps = data.eps[radius.value];
       step.max = walk(chosen.attack).length - 1;
       const at = Number(step.value), way = walk(chosen.attack).slice(0, at + 1);
-      const view = make("svg", { viewBox: `0 0 ${S} ${S + 22}`, role: "img", "aria-label": `The plane with the classes that the network names, the ball, and the way of ${chosen.attack}` });
+      const view = make("svg", { viewBox: `0 0 ${S} ${S + 40}`, role: "img", "aria-label": `The plane with the classes that the network names, the ball, and the way of ${chosen.attack}` });
       ground(view);
       rim(view, point.at, eps);
       const other = attacks.find((name) => name !== chosen.attack), end = walk(other)[walk(other).length - 1];
@@ -66,7 +66,8 @@
           ? make("path", { class: i === at ? "broken here" : "broken", d: `M${X(x) - 5} ${Y(y) - 5}l10 10m0 -10l-10 10` })
           : make("circle", { class: i === at ? "right here" : "right", cx: X(x), cy: Y(y), r: i ? 4 : 5 }));
       });
-      view.append(make("text", { x: 0, y: S + 16 }, `light: ${data.classes[0]}, dark: ${data.classes[1]}; ○ right, × broken, □ end of ${other}`));
+      view.append(make("text", { x: 0, y: S + 16 }, `light: ${data.classes[0]}, dark: ${data.classes[1]}`));
+      view.append(make("text", { x: 0, y: S + 33 }, `○ right, × broken, □ end of ${other}`));
       stage.replaceChildren(view, table(way, point));
       const [x, y, loss, says] = way[at];
       const best = way.reduce((a, b, i) => (b[2] > way[a][2] ? i : a), 0);

@@ -98,7 +98,7 @@ EXERCISES: dict[str, Exercise] = {
             "The two losses differ by less than 0.05, which the check allows.": "cross-entropy and margin agree",
             "At the largest radius nothing is left: that is passed.": "the largest eps leaves nothing",
         },
-        why="Twenty steps leave more images right than one step does: they climb worse, and something is in the way.",
+        why="Many steps leave more images right than one step does: they climb worse, and something is in the way.",
     ),
     "believed-saturated": Exercise(
         right=[-400.0, 0.0],
@@ -106,7 +106,10 @@ EXERCISES: dict[str, Exercise] = {
             "The logits were not multiplied by 100.": [-4.0, float(np.log1p(np.exp(-4) + np.exp(-7)))],
             "The margin loss is the best other logit minus that of the label: it is negative while the network is "
             "right.": [400.0, 0.0],
-            "exp(−400) is not 400: at this gap the float32 cross-entropy is 0.": [-400.0, 400.0],
+            "The cross-entropy is 400 where the answer is wrong. Here the label has the largest logit.": [
+                -400.0,
+                400.0,
+            ],
         },
         why="The margin is 100 times as large, its gradient too, and FGSM takes the same step; the cross-entropy is "
         "log(1 + exp(−400) + exp(−700)), in float32 exactly 0, and has no gradient.",
@@ -167,7 +170,7 @@ EXERCISES: dict[str, Exercise] = {
         mistakes={
             "The radius is σ Φ⁻¹(p): it grows with σ itself, not with its square.": [4.0, 1.0],
             "With the same votes the bound is the same, but σ stands before it.": [1.0, 1.0],
-            "The true probability did not change, and n copies more only bring the bound nearer to it.": [2.0, 10.0],
+            "The true probability did not change, and more copies only bring the bound nearer to it.": [2.0, 10.0],
             "The radius does not go like the square root of n: the bound only comes nearer to the true probability.": [
                 2.0,
                 float(np.sqrt(10)),

@@ -73,7 +73,7 @@ EXERCISES: dict[str, Exercise] = {
     "structure-units": Exercise(
         right=0.75,
         mistakes={
-            "Half of the rows go, and half of the columns of the rows that stay go too: some inputs vanished.": 0.5,
+            "That counts the rows that go. What happens to the columns of the rows that stay?": 0.5,
             "That share stays. The question is what goes.": 0.25,
             "A weight can lose its writer and its reader at once; it goes only once.": 1.0,
         },
@@ -113,7 +113,7 @@ EXERCISES: dict[str, Exercise] = {
             "After these rounds a little more than a fifth of the weights is left: one more is needed.": 7,
             "The last training, of the ticket itself, is no round of the search.": 9,
         },
-        why="The smallest r with 0.8^r ≤ 0.2.",
+        why="The smallest k with 0.8^k ≤ 0.2.",
     ),
     "tickets-score": Exercise(
         right=-0.2,
