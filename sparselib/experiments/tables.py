@@ -205,7 +205,7 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
         for r in results
         for f in compare(r.parameters.comparisons(), r.rows)
     ]  # fmt: skip
-    empty = ["scale", "claim", "question", "of", "line", "measure"]
+    empty = ["scale", "claim", "question", "of", "rival", "line", "measure"]
     table = pd.DataFrame(lines, columns=list(lines[0]) if lines else empty)
     ways = table.groupby(["scale", "claim", "of", "line"], dropna=False)["question"].transform("nunique")
     for name in ("line", "head") if len(table) else ():  # the same arm, compared in several ways
@@ -221,9 +221,12 @@ def rival(comparison: Comparison) -> str:
 
 def every_contrast(run: Run, table: pd.DataFrame) -> None:
     """Show every line of `contrasts`, folded away for each scale and question; rivals of one detector together."""
-    rivals = (table["rival"] != "") & (table["question"].nunique() > MANY)
-    together = table["of"].map(lambda name: f"{words.detector(name)} against each other detector", na_action="ignore")
-    for (scale, question), own in table.groupby(["scale", table["question"].mask(rivals, together)], sort=False):
+    many = table["question"].nunique() > MANY
+    told = [
+        f"{words.detector(of)} against each other detector" if rival and many else question
+        for of, rival, question in table[["of", "rival", "question"]].values
+    ]
+    for (scale, question), own in table.assign(told_of=told).groupby(["scale", "told_of"], sort=False):
         cells = own.assign(**{name: own[name].map("{:.1f}".format) for name in ("partner", "own")})
         cells["measure"] = cells["measure"].map(words.measure)
         lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()
