@@ -171,7 +171,8 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
 
     built.edit("robustness/attacks.py", "return gradient.sign()", "return +gradient.sign()")
     found, text = stale()
-    attacking = {"00_quickstart", "robustness", "tickets", "01_sparsity_and_robustness", "06_verdict"}
+    attacking = {"00_quickstart", "unusual", "tickets", "attacks", "believed", "shifts", "certificates", "detection"}
+    attacking |= {"sensnorm", "own_network", "own_detector", "01_sparsity_and_robustness", "06_verdict"}
     attacking |= {"03_subnetworks_without_training", "04_structured_sparsity_and_cost", "07_a_network_of_others"}
     assert set(found) == attacking, "these attack, or search masks that may, or judge them"
     assert "robustness.attacks.steepest changed" in found["00_quickstart"]
@@ -179,7 +180,7 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
 
     built.edit("detection/baselines.py", "return -self.temperature *", "return +-self.temperature *")
     found, text = stale()
-    detecting = {"detection", "sensnorm", "02_sparsity_and_anomaly_detection", "05_sensnorm"}
+    detecting = {"confidence", "thresholds", "testing", "own_data", "02_sparsity_and_anomaly_detection", "05_sensnorm"}
     assert set(found) == attacking | detecting
     assert found["02_sparsity_and_anomaly_detection"].endswith("its steps changed")
     assert "8 to compute: detection.baselines.Energy changed" in text  # 2 seeds × 2 sparsities × 2 anomalies
