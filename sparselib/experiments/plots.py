@@ -5,6 +5,7 @@ Readable in grey (markers and dashes differ, not only colours). Where the table 
 panels of its own. Every function returns a Drawing: the figure and its words.
 """
 
+import functools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib import patches
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from matplotlib.transforms import ScaledTranslation
@@ -324,11 +326,8 @@ def pictures(
     across = max(len(images) for images in groups.values())
     block = -(-len(groups) // columns)  # rows
     side = min(scale, (WIDTH - 0.2 * (columns - 1)) / (across * columns))
-    wrapped = {
-        label: [textwrap.fill(text, max(4, int(side / 0.083)), break_long_words=False) for text in titles[label]]
-        for label in titles or {}
-        if label in groups
-    }
+    fill = functools.partial(textwrap.fill, width=max(4, int(side / 0.083)), break_long_words=False)
+    wrapped = {label: list(map(fill, texts)) for label, texts in (titles or {}).items() if label in groups}
     ends = [0.0] * columns
     with style():
         fig = plt.figure(figsize=(WIDTH, 1))
@@ -344,7 +343,9 @@ def pictures(
                 pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
                 box = (left + (column + 0.03) * side, left + (column + 0.97) * side, top + 0.95 * side, top)
                 axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=box, interpolation="nearest")
-                frame = plt.Rectangle((box[0], top), 0.94 * side, 0.95 * side, fill=False, color=GREY, linewidth=0.6)
+                frame = patches.Rectangle(
+                    (box[0], top), 0.94 * side, 0.95 * side, fill=False, color=GREY, linewidth=0.6
+                )
                 axis.add_patch(frame)  # dark images end somewhere on a dark page, too
                 if label in wrapped:
                     middle = left + (column + 0.5) * side

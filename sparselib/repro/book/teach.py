@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -53,7 +54,7 @@ def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return a chapter's template with a blank cell to answer in for each solution, and no answers to predictions."""
     cells = []
     for cell in notebook.cells:
-        cell = nbformat.from_dict({**cell, "metadata": {"tags": cell.metadata.get("tags", [])}})
+        cell: Any = nbformat.from_dict({**cell, "metadata": {"tags": cell.metadata.get("tags", [])}})
         if cell.cell_type == "markdown":
             cell["source"] = plain(BOX.sub(_quoted, cell.source)).strip()
         elif _solution(cell):
@@ -63,7 +64,8 @@ def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell["metadata"] = {"tags": ["answer"]}
         if cell["source"]:
             cells.append(cell)
-    return nbformat.from_dict({**notebook, "cells": cells})
+    made: Any = nbformat.from_dict({**notebook, "cells": cells})
+    return made
 
 
 def _solution(cell):
