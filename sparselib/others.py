@@ -14,7 +14,7 @@ MNIST_MEAN, MNIST_STD = 0.1307, 0.3081  # of the training images; what its autho
 
 
 def ccexam_mnist() -> nn.Module:
-    """Return the MNIST network of https://pypi.org/project/ccexam/, normalisation included: two convolutions, no norm.
+    """Return the MNIST network of the package ccexam, its normalisation included: two convolutions, no batch-norm.
 
     Its weights: "ccexam:weights/mnist.pth". Images (N, 1, 28, 28) in [0, 1], ten classes.
     Raises: ImportError where the package is not installed.

@@ -9,6 +9,7 @@ import figures
 from bs4 import BeautifulSoup
 
 DONE = "data-finished"
+IMAGE = re.compile(r"_images/([^\"'?#)\s]+)")
 MATHJAX = "tex-svg.js"
 FONTAWESOME = "scripts/fontawesome.js"  # 1.5 MB that draw the icons once more; the style sheet has them as a font
 
@@ -27,10 +28,16 @@ def _finish(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
+    shown = set()
     for page in sorted(out.rglob("*.html")):
         text = page.read_text(encoding="utf-8")
         if "_static" not in page.parts and "<body" in text and DONE not in text:
-            page.write_text(finished(text, page), encoding="utf-8")
+            text = finished(text, page)
+            page.write_text(text, encoding="utf-8")
+        shown |= set(IMAGE.findall(text))
+    for image in (out / "_images").glob("*"):
+        if image.name not in shown:  # of an earlier build
+            image.unlink()
     _without_ballast(out / "_static")
 
 
