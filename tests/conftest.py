@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 import torch
@@ -69,3 +70,18 @@ def grouped():
     net[1].running_mean.normal_()
     net[1].running_var.uniform_(0.5, 2)
     return net.eval()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The one browser of all tests: Playwright cannot be started twice in a process."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs chromium on the PATH")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()

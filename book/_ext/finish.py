@@ -28,8 +28,12 @@ def _finish(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
-    shown = set()
+    shown, known = set(), {f"{name}.html" for name in (*app.env.found_docs, "genindex", "search", "index")}
     for page in sorted(out.rglob("*.html")):
+        where = page.relative_to(out)
+        if not where.parts[0].startswith("_") and where.as_posix() not in known:  # of an earlier build
+            page.unlink()
+            continue
         text = page.read_text(encoding="utf-8")
         if "_static" not in page.parts and "<body" in text and DONE not in text:
             text = finished(text, page)

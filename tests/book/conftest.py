@@ -17,7 +17,6 @@ import pytest
 from sparselib import experiments
 from sparselib.repro import book as builder
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 COLOURS = ["color-contrast", "link-in-text-block"]  # the slowest rules; the theme matters to them, the width does not
 NAMES = {"label-content-name-mismatch": {"enabled": True}}
 FIRST = "document.querySelectorAll('section > dl.py:nth-of-type(n + 4)').forEach(node => node.remove())"
@@ -42,19 +41,6 @@ def pages(html):
     found = [p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts and "<main" in p.read_text("utf-8")]
     assert len(found) > 5
     return found
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs chromium on the PATH")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -186,26 +186,12 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
     assert "8 to compute: detection.baselines.Energy changed" in text  # 2 seeds × 2 sparsities × 2 anomalies
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs chromium on the PATH")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=flags)
-        yield chromium
-        chromium.close()
-
-
 @pytest.mark.browser
-def test_every_page_opens_from_the_file_system_with_the_network_off(built, browser):
+def test_every_page_opens_from_the_file_system_with_the_network_off(built, chromium):
     html = built.folder / "_build" / "html"
     pages = [path for part in ("book", "notebooks") for path in sorted((html / part).glob("*.html"))]
     assert len(pages) >= 5
-    context = browser.new_context(offline=True)
+    context = chromium.new_context(offline=True)
     for path in pages:
         page, asked, failed = context.new_page(), [], []
         page.on("request", lambda request, asked=asked: asked.append(request.url))
@@ -228,8 +214,8 @@ def test_every_page_opens_from_the_file_system_with_the_network_off(built, brows
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1300])
-def test_pages_fit_and_text_can_be_read(built, browser, theme, width):
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+def test_pages_fit_and_text_can_be_read(built, chromium, theme, width):
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     notebooks = ("00_quickstart", "01_sparsity_and_robustness", "05_sensnorm", "06_verdict")
     for name in (*(f"notebooks/{n}" for n in notebooks), "book/rerun", "book/intro"):
         page.goto((built.folder / "_build" / "html" / f"{name}.html").as_uri())
@@ -242,8 +228,8 @@ def test_pages_fit_and_text_can_be_read(built, browser, theme, width):
 
 
 @pytest.mark.browser
-def test_interactive_pieces_work_by_keyboard(built, browser):
-    page = browser.new_page()
+def test_interactive_pieces_work_by_keyboard(built, chromium):
+    page = chromium.new_page()
     concepts = built.folder / "_build" / "html" / "book" / "concepts"
     for name, kind, changes in (("attacks", "attack", "ε = "), ("thresholds", "threshold", "At threshold ")):
         page.goto((concepts / f"{name}.html").as_uri())

@@ -19,19 +19,6 @@ PLANS = (ROOT / "book" / "teach" / "plans.md").read_text(encoding="utf-8")
 CHAPTERS = sorted((ROOT / "book" / "concepts").glob("*.ipynb"))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs chromium on the PATH")
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
-
-
 def test_every_plan_takes_ninety_minutes_and_asks_without_answering():
     plans = re.split(r"(?m)^## [A-Z]: ", PLANS)[1:]
     assert [plan.splitlines()[0] for plan in plans] == [title for title, _, _ in teach.PLANS.values()]
@@ -95,14 +82,14 @@ def _chapter():
 
 
 @pytest.mark.browser
-def test_slides_open_offline_and_turn_by_arrow_keys(tmp_path, browser):
+def test_slides_open_offline_and_turn_by_arrow_keys(tmp_path, chromium):
     static = {f"book/_static/{n}": (ROOT / "book" / "_static" / n).read_bytes() for n in ("explorers.js", "book.css")}
     static["book/_static/explorers.js"] += (ROOT / "book/_static/explorers/threshold.js").read_bytes()
     static["book/_static/tex-svg.js"] = book._mathjax()
     slides = list(teach.of_chapter(_chapter()))
     assert [name for name, _ in slides] == ["A chapter: you will be able to", "A chapter", "A chapter: move it"]
     (tmp_path / "slides.html").write_text(teach.deck("Test", slides, static), encoding="utf-8")
-    page, errors, asked = browser.new_context(offline=True).new_page(), [], []
+    page, errors, asked = chromium.new_context(offline=True).new_page(), [], []
     page.set_default_timeout(120_000)
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: errors.append(str(e)))
@@ -129,7 +116,7 @@ def test_slides_open_offline_and_turn_by_arrow_keys(tmp_path, browser):
 
 
 @pytest.mark.browser
-def test_the_handout_prints_on_one_page(tmp_path, browser):
+def test_the_handout_prints_on_one_page(tmp_path, chromium):
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("*.ipynb"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -141,7 +128,7 @@ def test_the_handout_prints_on_one_page(tmp_path, browser):
     )
     made = tmp_path / "_build" / "html" / "book" / "teach" / "handout.html"
     assert made.is_file(), done.stderr[-2000:]
-    page = browser.new_context(offline=True).new_page()
+    page = chromium.new_context(offline=True).new_page()
     page.set_default_timeout(120_000)
     page.goto(made.as_uri())
     page.wait_for_selector("mjx-container")
