@@ -38,7 +38,9 @@ def html(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pages(html):
     """Every page that a reader can open."""
-    found = [p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts and "<main" in p.read_text("utf-8")]
+    found = [
+        p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts and "<main" in p.read_text(encoding="utf-8")
+    ]
     assert len(found) > 5
     return found
 
@@ -51,7 +53,7 @@ def axe(tmp_path_factory, pytestconfig):
         if not (folder / "axe.min.js").is_file():
             npm = shutil.which("npm") or pytest.skip("needs npm, to fetch axe-core")
             command = [npm, "pack", "axe-core@4.11", "--pack-destination", str(folder), "--silent"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
             if done.returncode:
                 pytest.skip(f"npm could not fetch axe-core: {done.stderr.strip()[:200]}")
             with tarfile.open(folder / done.stdout.split()[-1]) as archive:

@@ -9,7 +9,9 @@ from playwright.sync_api import sync_playwright
 
 def main(html: Path, out: Path) -> None:
     """Write <page>-<theme>-<width>.png of every page of the book in `html` into `out`."""
-    pages = [p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts and "<main" in p.read_text("utf-8")]
+    pages = [
+        p for p in sorted(html.rglob("*.html")) if "_static" not in p.parts and "<main" in p.read_text(encoding="utf-8")
+    ]
     out.mkdir(parents=True, exist_ok=True)
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as driver:

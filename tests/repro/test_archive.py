@@ -55,7 +55,9 @@ def test_the_archive_holds_the_book_the_commit_and_a_manifest(clone, unpacked):
     found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert found == {*FILES, "html/index.html", "html/_static/a.css", archive.ABOUT, archive.MANIFEST}
     assert all((unpacked / name).read_text(encoding="utf-8") == text for name, text in FILES.items())
-    commit = subprocess.run(["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8"
+    ).stdout
     assert commit.strip() in (unpacked / archive.ABOUT).read_text(encoding="utf-8")
 
 

@@ -100,10 +100,10 @@ display({"image/svg+xml": "<svg/>", "text/plain": "a plot"}, raw=True, metadata=
 
 def test_stale_notebooks_run_side_by_side_with_a_line_each(tmp_path):
     (tmp_path / "_config.yml").write_text("", encoding="utf-8")
-    for name in ("00_quickstart", "detection"):
+    for name in ("00_quickstart", "own_data"):
         model = experiments.PAGES[name]
         _template(tmp_path / model.folder / f"{name}.ipynb", model, PLOT)
-    command = ["reproduce", "--figure", "0", "--figure", "detection", "--jobs", "2"]
+    command = ["reproduce", "--figure", "0", "--figure", "own_data", "--jobs", "2"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SPARSELIB", "OMP"))}
     done = subprocess.run(
         [sys.executable, "-m", "sparselib", *command], capture_output=True, encoding="utf-8", cwd=tmp_path, timeout=300,

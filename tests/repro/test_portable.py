@@ -119,7 +119,7 @@ def _text_without_encoding(tree):
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         owner = getattr(getattr(node.func, "value", None), "id", "")
         texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        opens = name == "open" and owner not in ("Image", "os") and not {"rb", "wb", "ab", "xb"} & set(texts)
+        opens = name == "open" and owner not in ("Image", "os", "tarfile") and not {"rb", "wb", "ab", "xb"} & set(texts)
         runs = owner == "subprocess" and any(k.arg == "text" for k in node.keywords)
         if (opens or runs or name in ("read_text", "write_text")) and all(k.arg != "encoding" for k in node.keywords):
             yield ast.unparse(node)
