@@ -184,7 +184,7 @@ def test_networks_for_other_data_are_named(module):
 def test_weights_may_lie_in_a_package_that_is_not_run(tmp_path, monkeypatch):
     package = tmp_path / "carries_weights"
     (package / "data").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('run')")
+    (package / "__init__.py").write_text("raise RuntimeError('run')", encoding="utf-8")
     torch.save(torch.nn.Linear(2, 3).state_dict(), package / "data" / "w.pth")
     monkeypatch.syspath_prepend(tmp_path)
     net = torch.nn.Linear(2, 3)
