@@ -79,8 +79,12 @@ def test_detection_has_two_endpoints():
         rows("magnitude after", 0.8, clean=0.9, detected=detected(0.75, 0.55), **width),
     )
     outliers, everything = endpoints(p, made)
-    assert outliers.question.endswith("MSP, outliers") and outliers.differences == pytest.approx((5,) * 5)
-    assert everything.question.endswith("right or rejected") and everything.differences == pytest.approx((-5,) * 5)
+    assert outliers.question.endswith(
+        "AUROC of MSP on near and far outliers"
+    ) and outliers.differences == pytest.approx((5,) * 5)
+    assert everything.question.endswith("right or rejected, by MSP") and everything.differences == pytest.approx(
+        (-5,) * 5
+    )
 
 
 # C3: the least share of the cost. Dense: 90 % right, an AUROC of 80 %.

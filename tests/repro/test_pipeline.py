@@ -120,10 +120,10 @@ def test_another_parameter_computes_only_what_is_new(built):
 
 
 def test_restyling_a_figure_computes_nothing(built):
-    built.edit("experiments/plots.py", '"font.size": 10,', '"font.size": 11,')
+    built.edit("experiments/plots.py", '"font.size": 10.5,', '"font.size": 11.5,')
     told = built("status", *SETS).stdout
     assert "experiments.plots.STYLE changed" in told and "to compute" not in told
-    built.edit("experiments/plots.py", '"font.size": 11,', '"font.size": 10,')
+    built.edit("experiments/plots.py", '"font.size": 11.5,', '"font.size": 10.5,')
 
 
 def test_bad_arguments_from_the_shell_end_with_code_2_and_one_line(project):
