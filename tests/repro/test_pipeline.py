@@ -243,7 +243,7 @@ def test_interactive_pieces_work_by_keyboard(built, chromium):
             page.keyboard.press("ArrowRight")
         assert told.inner_text() != before and told.inner_text().startswith(changes)
         piece.locator("select").select_option(index=1)
-        assert piece.locator("svg").count() == 2
+        assert piece.locator("svg").count() == {"attack": 2, "threshold": 3}[kind]
     at_95 = piece.get_by_role("button", name="95 % of anomalies caught")
     at_95.focus()
     page.keyboard.press("Enter")
