@@ -9,7 +9,6 @@ The same commit and the same rendered book give the same bytes.
 """
 
 import gzip
-import hashlib
 import io
 import subprocess
 import tarfile
@@ -23,6 +22,7 @@ import sparselib
 from sparselib import checkpoints
 from sparselib.repro import book, project
 from sparselib.repro.parameters import Parameters
+from sparselib.repro.store import sha256
 
 MANIFEST, ABOUT, HTML = "MANIFEST.sha256", "ARCHIVE.md", "html"
 SUFFIXES = (".zip", ".tar.gz")
@@ -70,7 +70,7 @@ def write(pages: Mapping[str, type[Parameters]], out: Path) -> Path:
     date = time.strftime("%Y-%m-%d", time.gmtime(stamp))
     about = {"version": sparselib.__version__, "commit": commit, "date": date, "manifest": MANIFEST, "html": HTML}
     files[ABOUT] = TOLD.format(**about).encode()
-    files[MANIFEST] = "".join(f"{_sha256(files[name])}  {name}\n" for name in sorted(files)).encode()
+    files[MANIFEST] = "".join(f"{sha256(files[name])}  {name}\n" for name in sorted(files)).encode()
     suffix = next(suffix for suffix in SUFFIXES if out.name.endswith(suffix))
     folder = f"sparselib-{sparselib.__version__}"
     content = {f"{folder}/{name}": files[name] for name in sorted(files)}
@@ -89,7 +89,7 @@ def check(root: Path) -> int | None:
         return None
     wanted = _read(manifest)
     here = {name: root / name for name in wanted if (root / name).is_file()}
-    altered = [name for name, path in here.items() if _sha256(path.read_bytes()) != wanted[name]]
+    altered = [name for name, path in here.items() if sha256(path.read_bytes()) != wanted[name]]
     found = {"altered": altered, "missing": [name for name in wanted if name not in here]}
     found["not of the archive"] = sorted(_others(root, wanted))
     if any(found.values()):
@@ -193,7 +193,3 @@ def _tar(files, stamp):
 
 def _mode(name):
     return 0o755 if name.endswith(".ci/run") else 0o644
-
-
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()

@@ -207,6 +207,7 @@ def _of_symbols(start, tables):
     return _closure(start, stop=tables)
 
 
+@cache
 def of_script(text: str, apart: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return {"module.symbol": digest} of the package code that a script (a notebook's code cells) depends on.
 

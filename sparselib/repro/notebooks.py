@@ -317,9 +317,9 @@ def _lacking(notebook, page):
     """Yield complaints: boxes that the page should have, exercises without a solution after them that asserts."""
     boxes = Counter()
     for index, cell in enumerate(notebook.cells):
-        found = (
-            [name for line in BOX.findall(cell.source) for name in line.split()] if cell.cell_type == "markdown" else []
-        )
+        if cell.cell_type != "markdown":
+            continue
+        found = " ".join(BOX.findall(cell.source)).split()
         boxes.update(found)
         if "exercise" in found:
             after = notebook.cells[index + 1] if index + 1 < len(notebook.cells) else {}

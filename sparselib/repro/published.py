@@ -11,7 +11,6 @@ present code are taken for computed: see `adopt`.
 """
 
 import datetime
-import hashlib
 import io
 import json
 import warnings
@@ -26,7 +25,7 @@ from sparselib import checkpoints
 from sparselib.repro import parameters as typed
 from sparselib.repro import project, runner
 from sparselib.repro.parameters import ParameterError, Parameters
-from sparselib.repro.store import Store
+from sparselib.repro.store import Store, sha256
 
 FORMAT = "2"
 SHORT = 8  # digits of `what` and `key`
@@ -79,7 +78,7 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
         "columns": {name: KINDS.get(dtype.kind, "text") for name, dtype in lines.dtypes.items()},
         "within": within,
         "metrics": metrics,
-        "checksum": _sha256(content),
+        "checksum": sha256(content),
     }
     with suppress(PublishedError):  # damaged files are replaced
         old = _about(parameters.profile, notebook)
@@ -107,7 +106,7 @@ def read(profile: str, notebook: str) -> pd.DataFrame | None:
         content = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
     except OSError as error:
         raise PublishedError(f"{_name(path)}: {error.strerror}; publish it again") from None
-    if _sha256(content) != about["checksum"]:
+    if sha256(content) != about["checksum"]:
         raise PublishedError(f"{_name(path)}: not what {notebook}.json says (checksum); restore it or publish it again")
     kinds, same, told = (about[name] for name in ("columns", "same", "told by"))
     try:
@@ -182,7 +181,7 @@ def marks(notebooks: list[str], *, but: str) -> dict[str, str]:
     """Return {file: checksum} of what is published of these notebooks for all profiles `but` one."""
     files = sorted(folder(but).parent.glob("*/*.json"))
     chosen = [path for path in files if path.stem in notebooks and path.parent.name != but]
-    return {f"{path.parent.name}/{path.name}": _sha256(path.read_bytes()) for path in chosen}
+    return {f"{path.parent.name}/{path.name}": sha256(path.read_bytes()) for path in chosen}
 
 
 def _wide(rows):
@@ -262,7 +261,3 @@ def _about(profile, notebook):
     if lacking := [name for name, kind in NEEDED.items() if not isinstance(about.get(name), kind)]:
         raise PublishedError(f"{_name(path)}: lacks {', '.join(lacking)}; publish it again")
     return about
-
-
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()

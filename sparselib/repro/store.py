@@ -72,7 +72,7 @@ class Store:
         if record is None or record["weights"] is None:
             return record
         weights = self._path(what, key, ".safetensors")
-        if not weights.is_file() or _sha256(weights.read_bytes()) != record["weights"]:
+        if not weights.is_file() or sha256(weights.read_bytes()) != record["weights"]:
             _warn_damaged(weights)
             return None
         return record
@@ -97,7 +97,7 @@ class Store:
             if model is not None:
                 path = self._path(what, key, ".safetensors")
                 checkpoints.save_model(model, path)
-                weights = _sha256(path.read_bytes())
+                weights = sha256(path.read_bytes())
             record = {**record, "weights": weights}
             _write(self._path(what, key, ".json"), {"checksum": _checksum(record), "record": record})
 
@@ -158,12 +158,13 @@ def _write(path, content):
     checkpoints.write_atomic(path, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
-def _sha256(content):
+def sha256(content: bytes) -> str:
+    """Return the checksum that files are known by."""
     return hashlib.sha256(content).hexdigest()
 
 
 def _checksum(record):
-    return _sha256(json.dumps(record, sort_keys=True).encode())
+    return sha256(json.dumps(record, sort_keys=True).encode())
 
 
 def _warn_damaged(path):

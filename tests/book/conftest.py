@@ -134,3 +134,14 @@ def told(html):
         return {str(one.path.relative_to(html)): found for one in seen if (found := what(one))}
 
     return complaints
+
+
+@pytest.fixture
+def light(both):
+    """What was seen in the light at the width of the module, which has the fixture `both`."""
+    return both["light"]
+
+
+@pytest.fixture
+def dark(both):
+    return both["dark"]

@@ -18,16 +18,6 @@ def both(visit):
     return visit(1300, _look)
 
 
-@pytest.fixture
-def light(both):
-    return both["light"]
-
-
-@pytest.fixture
-def dark(both):
-    return both["dark"]
-
-
 def test_no_request_leaves_the_book(light, html, told):
     def strangers(one):
         return [u for u in one.asked if not u.startswith((html.as_uri(), "data:", "blob:"))]

@@ -45,16 +45,6 @@ def both(visit):
     return visit(390, _look, colours=False)
 
 
-@pytest.fixture
-def light(both):
-    return both["light"]
-
-
-@pytest.fixture
-def dark(both):
-    return both["dark"]
-
-
 def test_text_in_figures_can_be_read(light, told):
     def small(one):
         return {name: round(size, 1) for name, size in one.facts["figures"].items() if size < LEAST - 0.05}

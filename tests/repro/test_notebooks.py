@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,30 @@ def test_kernels_use_ports_where_there_are_no_sockets_in_files(run, monkeypatch)
     assert execute(SOCKETS).cells[-1].outputs[0].text == "ipc\n"
     monkeypatch.setattr(zmq, "has", lambda feature: feature != "ipc")
     assert execute(SOCKETS).cells[-1].outputs[0].text == "tcp\n"
+
+
+SURROUNDINGS = """
+import sys
+import matplotlib as mpl
+print(sys.executable, "leaked" in globals(), mpl.rcParams["lines.linewidth"], mpl.rcParams["text.usetex"])
+"""
+
+
+def test_the_kernel_is_this_interpreter_and_sees_nobodys_settings(run, tmp_path, monkeypatch):
+    execute, _ = run
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    foreign = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(foreign), encoding="utf-8")
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("leaked = True", encoding="utf-8")
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7\ntext.usetex: True\n", encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    notebook = execute(SURROUNDINGS)
+    assert notebook.cells[-1].outputs[-1].text.split() == [sys.executable, "False", "1.5", "False"]
 
 
 PLOT = """

@@ -1,6 +1,5 @@
 """The stamp says what ran: the commit of the project itself, this interpreter, nobody's settings."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_notebooks import run  # noqa: F401 (a fixture)
 
 from sparselib.repro import notebooks, project
 from sparselib.repro import parameters as typed
@@ -82,30 +80,6 @@ def test_the_package_of_another_project_is_refused(committed, tmp_path):
     linked = tmp_path / "link"
     linked.symlink_to(folder)
     assert not _say(folder, linked).returncode, "the same package by another path"
-
-
-SURROUNDINGS = """
-import sys
-import matplotlib as mpl
-print(sys.executable, "leaked" in globals(), mpl.rcParams["lines.linewidth"], mpl.rcParams["text.usetex"])
-"""
-
-
-def test_the_kernel_is_this_interpreter_and_sees_nobodys_settings(run, tmp_path, monkeypatch):  # noqa: F811
-    execute, _ = run
-    spec = tmp_path / "jupyter" / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    foreign = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
-    (spec / "kernel.json").write_text(json.dumps(foreign), encoding="utf-8")
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "00.py").write_text("leaked = True", encoding="utf-8")
-    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7\ntext.usetex: True\n", encoding="utf-8")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
-    notebook = execute(SURROUNDINGS)
-    assert notebook.cells[-1].outputs[-1].text.split() == [sys.executable, "False", "1.5", "False"]
 
 
 @pytest.mark.parametrize(

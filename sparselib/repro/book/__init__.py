@@ -121,12 +121,14 @@ def _wanted(pages):
     for path in sorted((root / "book").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
             wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+    prose = b"\n".join(content for name, content in wanted.items() if name.endswith(".md")).decode()
     leads = {}
     for name, model in pages.items():
         wanted[f"{model.folder}/{name}.ipynb"], leads[name] = _page(executed(name))
-        for figure, (shown, svg) in _figures(executed(name)).items():
-            if any(f"% figure of {name} {figure}\n".encode() in c for n, c in wanted.items() if n.endswith(".md")):
-                leads[f"{name} {figure}"], wanted[f"book/figures/{figure}.svg"] = shown, svg
+    for page, figure in (asked.split() for asked in set(FIGURE.findall(prose))):
+        shown = _figures(executed(page)) if page in pages else {}
+        if figure in shown:
+            leads[f"{page} {figure}"], wanted[f"book/figures/{figure}.svg"] = shown[figure]
     for name, text in wanted.items():
         if name.endswith(".md"):
             wanted[name] = STATUS.sub(lambda _: _status(pages), _led(name, text.decode(), leads).decode()).encode()
