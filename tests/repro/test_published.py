@@ -4,6 +4,7 @@ import subprocess
 
 import pandas as pd
 import pytest
+import toy
 
 from sparselib import cli, experiments
 from sparselib.experiments import fields
