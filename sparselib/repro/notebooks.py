@@ -40,7 +40,8 @@ class _KernelManager(AsyncKernelManager):
     """
 
     def __init__(self, *args, **kwargs):
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # in /tmp: socket paths must be short
+        short = len(tempfile.gettempdir()) < 80 or not os.path.isdir("/tmp")  # as the paths of sockets must be
+        self._folder = tempfile.TemporaryDirectory(prefix="kernel-", dir=None if short else "/tmp")
         super().__init__(*args, **kwargs)
 
     @property
@@ -51,7 +52,7 @@ class _KernelManager(AsyncKernelManager):
     @default("transport")
     def _use_ipc(self):
         # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
-        return "ipc" if os.name != "nt" and zmq.has("ipc") else "tcp"
+        return "ipc" if os.name != "nt" and zmq.has("ipc") and len(self._folder.name) < 90 else "tcp"
 
     @default("ip")
     def _own_folder(self):
