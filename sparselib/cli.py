@@ -54,16 +54,19 @@ FromNothing = Annotated[
 
 def _address(scheduler: str | None):
     try:
-        return scheduler and cluster.check_address(scheduler)
+        address = scheduler and cluster.check_address(scheduler)
     except ValueError as error:
         raise typed.ParameterError(str(error)) from None
+    if address and (risk := cluster.risk(address)):
+        _say(risk)
+    return address
 
 
 Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="tcp://HOST:PORT", callback=_address,
-        help="A Dask scheduler, whose workers compute; they share the store.",
+        help="A Dask scheduler (or tls://…), whose workers compute; they share the store. It can run programs here.",
     ),
 ]  # fmt: skip
 
