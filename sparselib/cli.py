@@ -58,7 +58,7 @@ FromNothing = Annotated[
 
 def _address(scheduler: str | None):
     try:
-        address = scheduler and cluster.check_address(scheduler)
+        address = None if scheduler is None else cluster.check_address(scheduler)
     except ValueError as error:
         raise typed.ParameterError(str(error)) from None
     if address and (risk := cluster.risk(address)):

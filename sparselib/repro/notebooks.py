@@ -46,7 +46,14 @@ class _KernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self):
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+            "--Application.log_level=ERROR",
+        ]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     @default("transport")
