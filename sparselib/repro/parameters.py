@@ -263,6 +263,7 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
     in_profiles = set().union(*profiles(page.profiles).values())
     live, injected, plain = page.of_profile(LIVE), _injected(namespace.get("In", ())), _plain(namespace)
     first = namespace.setdefault("_plain_names", frozenset(plain))  # the set-up cell may run again, after all others
+    own = first | _in_its_cell(namespace.get("In", ()))
     given = {}
     for block in page.blocks:
         if isinstance(namespace.get(block), dict):
@@ -271,7 +272,7 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
         if name in page.model_fields:
             if name in injected or value != getattr(live, name):
                 given[name] = value
-        elif name in first and name not in in_profiles:
+        elif name in own and name not in in_profiles:
             given[name] = value  # for `resolve` to refuse
     return resolve(page, given)
 
@@ -281,6 +282,20 @@ def _plain(namespace):
     kinds = (bool, int, float, str, list, dict, type(None))
     names = [name for name in namespace if not name.startswith("_") and name not in ("In", "Out")]
     return {name: namespace[name] for name in names if isinstance(namespace[name], kinds)}
+
+
+def _in_its_cell(executed):
+    """Return the names that the cell of parameters, as it was run last, sets."""
+    for source in reversed(executed):
+        try:
+            nodes = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign | ast.Assign)]
+        except SyntaxError:  # a command of IPython's
+            continue
+        targets = [target for n in nodes for target in (n.targets if isinstance(n, ast.Assign) else [n.target])]
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        if "profile" in names and not source.startswith("# Parameters\n"):
+            return names
+    return set()
 
 
 def _injected(executed):

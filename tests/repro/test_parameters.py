@@ -257,6 +257,10 @@ def test_a_stray_name_in_a_notebook_is_caught_once():
     typed.from_notebook(SENSNORM, namespace)
     again = {**namespace, "results": [], "width_of": 3, "seeds": 2}  # the cells below have run; the person edits
     assert typed.from_notebook(SENSNORM, again).seeds == 2
+    edited = typed.cell(SENSNORM).replace("seeds: int = 5", "sedes: int = 3")
+    again = {**namespace, "results": [], "sedes": 3, "In": [*namespace["In"], "%time 1", edited, "results = []"]}
+    with pytest.raises(typed.ParameterError, match="unknown parameter 'sedes' .*did you mean 'seeds'"):
+        typed.from_notebook(SENSNORM, again)  # also where the edited cell of parameters has been run again
 
 
 GOOD = """
