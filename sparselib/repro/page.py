@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
+from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 
 from sparselib import outside
@@ -158,17 +159,25 @@ LEAST = 9  # pixels: the height of the smallest text there
 
 
 def _verbatim(fig):
-    """Let every text of a figure stand as it is, with $ for itself; numbers that matplotlib has set on an axis, too."""
+    """Let every text of a figure stand as it is, $ for itself but in a formula; numbers that an axis has set, too."""
     for axis in (axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)):
         axis.get_ticklabels(which="both")  # gives them their texts
     for text in fig.findobj(Text):
         shown = text.get_text()
-        text.set_parse_math(POWER.fullmatch(shown) is not None)
+        text.set_parse_math(_is_formula(shown))
         if (seen := outside.visible(shown)) != shown:
             text.set_text(seen)
 
 
-POWER = re.compile(r"\$\\mathdefault\{(?:[-−\d.]|\\times|\^\{[-−\d.]+\})*\}\$")  # 10^{-3}, on a logarithmic axis
+def _is_formula(text):
+    """Return whether matplotlib can set what stands between two $ and has signs of a formula in it."""
+    if not re.search(r"\$[^$]*[\\^_][^$]*\$", text):
+        return False
+    try:
+        MathTextParser("path").parse(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _legible(fig):

@@ -257,3 +257,19 @@ def test_prose_gets_the_figures_that_it_asks_for(tmp_path):
     assert found == f"Before.\n\n{shown}\n"
     with pytest.raises(book.BookError, match=r"intro\.md asks for the figure 'a fig-y', which is on no page"):
         book._led("intro.md", "% figure of a fig-y\n", {"a": ""})
+
+
+def test_formulae_of_a_figure_are_set_and_names_with_dollars_are_not():
+    fig, axis = plt.subplots()
+    axis.set_xscale("log")
+    axis.plot([1, 1000], [0, 1])
+    texts = [
+        axis.text(1, 0, text)
+        for text in ("5$ or 6$", "$x$", r"$\nonsense_{$", r"at $\epsilon = 0.1$", "$L_2$", "\x1b[1m")
+    ]
+    page._verbatim(fig)
+    assert [text.get_parse_math() for text in texts] == [False, False, False, True, True, False]
+    assert texts[-1].get_text() == r"\x1b[1m"
+    fig.canvas.draw()
+    assert all(label.get_parse_math() for label in axis.get_xticklabels() if "mathdefault" in label.get_text())
+    plt.close(fig)
