@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,10 @@ from sparselib import data, experiments
 from sparselib.detection import detectors
 from sparselib.pruning import criteria
 from sparselib.repro import archive as archives
-from sparselib.repro import book, cluster, notebooks, project, published, runner, verify
+from sparselib.repro import book, cluster, notebooks, project, published, runner, verify, workers
 from sparselib.repro import parameters as typed
 from sparselib.repro.step import StepError
 from sparselib.repro.store import Store, StoreError
-from sparselib.repro.workers import WorkerError
 from sparselib.robustness import attacks, shifts
 
 app = typer.Typer(
@@ -27,9 +27,10 @@ app = typer.Typer(
 )  # fmt: skip
 
 FORESEEN = (
-    StoreError, StepError, WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
+    StoreError, StepError, workers.WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
     book.BookError, archives.ArchiveError, OSError,
 )  # fmt: skip
+STOPPED = "sparselib: stopped; what was computed is kept, the same command goes on from there"
 CORES = os.cpu_count() or 1
 Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(experiments.PROFILES) + ".")]
 Sets = Annotated[
@@ -281,6 +282,7 @@ def main():
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a sign that its encoding lacks is no reason to fail
     warnings.showwarning = lambda message, *_, **__: _say(f"sparselib: warning: {message}")
+    workers.stop_on_signals()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # typer has turned Ctrl-C into this
@@ -290,8 +292,12 @@ def main():
         _say(f"sparselib: {error}")
         sys.exit(2 if isinstance(error, typed.ParameterError) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        _say("sparselib: stopped; what was computed is kept, the same command goes on from there")
+        _say(STOPPED)
         sys.exit(130)
+    except workers.Stopped:
+        with suppress(OSError):  # the terminal may be gone
+            _say(STOPPED)
+        raise
     except Exception as error:
         show = getattr(error, "show", None)
         if show is None:  # click's usage errors show themselves; which click is typer's affair

@@ -20,7 +20,7 @@ from sparselib.repro import parameters as typed
 from sparselib.repro.book import teach
 from sparselib.repro.parameters import Parameters
 from sparselib.repro.step import StepError
-from sparselib.repro.store import Store
+from sparselib.repro.store import Store, locked
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
@@ -48,6 +48,11 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     """
     if importlib.util.find_spec("jupyter_book") is None:
         raise BookError('Jupyter Book is not installed: pip install -c constraints.txt -e ".[book]"')
+    with locked(project.build_folder() / "book.lock"):
+        return _build(pages)
+
+
+def _build(pages):
     sources = project.build_folder() / "source"
     wanted = _wanted(pages)
     _synchronise(sources, wanted)
