@@ -14,10 +14,8 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.iorw import papermill_io
 from traitlets import default
 
-# What a kernel runs. Where its parent was killed, it ends, too, and takes its folder along.
-KERNEL = """
-import os, runpy, shutil, sys, threading, time
-parent, folder = int(os.environ.pop("JPY_PARENT_PID")), sys.argv.pop()
+WATCH = """
+import os, shutil, threading, time
 def watch():
     while os.getppid() == parent:
         time.sleep(0.2)
@@ -25,8 +23,18 @@ def watch():
     os._exit(1)
 if os.name != "nt":
     threading.Thread(target=watch, daemon=True).start()
+"""
+KERNEL = """
+import runpy
+if os.name != "nt":
+    os.environ["JPY_PARENT_PID"] = "1"  # a kernel that watches its parent itself would leave its folder
 runpy.run_module("ipykernel_launcher", run_name="__main__")
 """
+
+
+def with_parent(code: str, folder: str = "") -> list[str]:
+    """Return the command that runs Python code and, should this process be killed, ends and takes a folder along."""
+    return [sys.executable, "-c", f"parent, folder = {os.getpid()}, {folder!r}{WATCH}{code}"]
 
 
 class KernelManager(AsyncKernelManager):
@@ -42,8 +50,8 @@ class KernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self):
-        command = [sys.executable, "-c", KERNEL, "-f", "{connection_file}", self._folder.name]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
+        command = with_parent(KERNEL, self._folder.name)
+        return KernelSpec(argv=[*command, "-f", "{connection_file}"], display_name="Python 3", language="python")
 
     @default("transport")
     def _use_ipc(self):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints
-from sparselib.repro import notebooks, project, published
+from sparselib.repro import kernels, notebooks, project, published
 from sparselib.repro import parameters as typed
 from sparselib.repro.book import teach
 from sparselib.repro.parameters import Parameters
@@ -61,7 +60,7 @@ def _build(pages):
         return index
     mark.unlink(missing_ok=True)
     command = [
-        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(sources),
+        *kernels.with_parent("from jupyter_book.cli.main import main; main()"), "build", str(sources),
         "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
     ]  # fmt: skip
     done = subprocess.run(
