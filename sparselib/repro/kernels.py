@@ -45,7 +45,7 @@ class KernelManager(AsyncKernelManager):
     """
 
     def __init__(self, *args, **kwargs):
-        self._folder = tempfile.TemporaryDirectory(prefix=_prefix(os.getpid()))  # in /tmp: socket paths must be short
+        self._folder = tempfile.TemporaryDirectory(prefix=_prefix(os.getpid()), dir=_place())
         super().__init__(*args, connection_file=str(Path(self._folder.name) / "connection.json"), **kwargs)
 
     @property
@@ -56,7 +56,7 @@ class KernelManager(AsyncKernelManager):
     @default("transport")
     def _use_ipc(self):
         # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
-        return "ipc" if os.name != "nt" and zmq.has("ipc") and len(self._folder.name) < 90 else "tcp"
+        return "ipc" if os.name != "nt" and zmq.has("ipc") and len(self._folder.name) < 100 else "tcp"
 
     @default("ip")
     def _own_folder(self):
@@ -88,13 +88,19 @@ memory = _Memory()
 papermill_io.register("memory:", memory)
 
 
+def _place():
+    """Return where the folders of kernels lie: in a short path, for that of a socket must be short."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < 70 or not os.path.isdir("/tmp") else "/tmp"
+
+
 def _prefix(process):
     return f"kernel-{socket.gethostname()[:16]}-{process}-"
 
 
 def tidy_up():
     """Remove the folders of kernels whose managers were killed together with them."""
-    for folder in Path(tempfile.gettempdir()).glob(_prefix("*") + "*") if os.name != "nt" else ():
+    for folder in Path(_place()).glob(_prefix("*") + "*") if os.name != "nt" else ():
         try:
             os.kill(int(folder.name.split("-")[-2]), 0)
         except ProcessLookupError:
