@@ -21,7 +21,7 @@ from sparselib.repro.parameters import ParameterError
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "results" / "campaign.csv"
 HEAD = ("category", "tried", "clean", "fault", "seconds", "seed", "commit")
-LIMIT = 60  # seconds of one try
+LIMIT = 300  # seconds of one try: far more than any takes, for machines are busy
 FORESEEN = (*cli.FORESEEN, ParameterError)
 
 

@@ -44,8 +44,8 @@ def forked(work):
     os._exit(code)
 
 
-def computing(folder, log=""):
-    return lambda: runner.compute(toy.grid(**GRID, log=log), Store(folder), progress=False)
+def computing(folder):
+    return lambda: runner.compute(toy.grid(**GRID), Store(folder), progress=False)
 
 
 def whole(folder, calm):
@@ -68,12 +68,12 @@ def test_parents(campaign, calm, tmp_path):
             os.waitpid(child, 0)
         return whole(folder, calm)
 
-    campaign("kill: the process that computes", attempt, short=6, long=70)
+    campaign("kill: the process that computes", attempt, short=10, long=100)
 
 
 def _pool(folder, rng):
     run = resume._start(folder, jobs=2, **GRID)
-    ends = time.monotonic() + 50
+    ends = time.monotonic() + 200
     while not list(folder.glob("steps/*/*.json")) and time.monotonic() < ends:
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 0.5))
@@ -88,14 +88,14 @@ def test_workers(campaign, calm, tmp_path):
             if workers:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     rng.choice(workers).kill()
-            _, err = run.communicate(timeout=50)
+            _, err = run.communicate(timeout=200)
         if run.returncode and "Traceback" not in err:  # toy.py is no command line, whose messages are one line
             return f"code {run.returncode}: {err[-300:]}"
         if run.returncode and "killed 2 times" not in err:
             return err[-300:]
         return whole(folder, calm)
 
-    campaign("kill: a worker", attempt, short=1, long=20)
+    campaign("kill: a worker", attempt, short=1, long=8)
 
 
 def test_parents_of_workers(campaign, calm, tmp_path):
@@ -104,13 +104,13 @@ def test_parents_of_workers(campaign, calm, tmp_path):
         with _pool(folder, rng) as run:
             family = [run.pid, *(p.pid for p in psutil.Process(run.pid).children(recursive=True))]
             run.kill()
-        resume._wait_for(lambda: resume._gone(family), 10)
+        resume._wait_for(lambda: resume._gone(family), 30)
         if left := [p.name for p in Path("/dev/shm").glob("*") if any(str(pid) in p.name for pid in family)]:
             time.sleep(2)  # who watches them is a process of its own
             left = [name for name in left if Path("/dev/shm", name).exists()]
         return whole(folder, calm) or (f"left behind: {left}" if left else None)
 
-    campaign("kill: the parent of workers", attempt, short=1, long=15)
+    campaign("kill: the parent of workers", attempt, short=1, long=8)
 
 
 PAGE = [sys.executable, str(Path(__file__).with_name("one_page.py"))]
@@ -129,7 +129,7 @@ def kernels_of(folder):
     return sorted((folder / "tmp").glob("kernel-*"))
 
 
-def left(folder, seconds=5):
+def left(folder, seconds=20):
     """Return what kernels have left in a folder, once they had a moment to end."""
     ends = time.monotonic() + seconds
     while kernels_of(folder) and time.monotonic() < ends:
@@ -144,7 +144,7 @@ def test_kernels(campaign, tmp_path):
             victim, delay = rng.choice(["kernel", "kernel", "parent"]), rng.uniform(0, 2.5)
 
             def kill():
-                resume._wait_for(lambda: kernels_of(folder) or run.poll() is not None, 50)
+                resume._wait_for(lambda: kernels_of(folder) or run.poll() is not None, 200)
                 time.sleep(delay)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     kernels = psutil.Process(run.pid).children()
@@ -153,7 +153,7 @@ def test_kernels(campaign, tmp_path):
 
             killer = threading.Thread(target=kill)
             killer.start()
-            _, err = run.communicate(timeout=55)
+            _, err = run.communicate(timeout=250)
             killer.join()
         said = err.strip().splitlines()[-1:] or [""]
         if victim == "kernel" and run.returncode and "its kernel " not in said[0]:
@@ -162,17 +162,16 @@ def test_kernels(campaign, tmp_path):
             return f"code {run.returncode}, and the notebook is the other way round"
         return left(folder)
 
-    campaign("kill: a kernel or its parent", attempt, short=2, long=20)
+    campaign("kill: a kernel or its parent", attempt, short=2, long=10)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
 def test_signals(campaign, tmp_path, name):
-    small = [
+    sets = [
         "seeds=40", "epochs=1", "width=4", "sparsities=[0.5]", "finetune_epochs=1",
         "detectors=[msp,sensnorm,sensnorm-ayle]", "anomalies=[uniform]", "ablation=[knn]", "rounds=1",
         "train_limit=300",
     ]  # fmt: skip
-    sets = [part for text in small for part in ("--set", text)]
     signals = [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT]
 
     def free():
@@ -199,27 +198,27 @@ def test_signals(campaign, tmp_path, name):
             command, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True, env=environment, cwd=ROOT,
             preexec_fn=free,
         ) as run:  # fmt: skip
-            resume._wait_for(lambda: len(list(folder.glob("steps/*/*.json"))) > 1)
+            resume._wait_for(lambda: len(list(folder.glob("steps/*/*.json"))) > 1, 200)
             time.sleep(rng.uniform(0, 1))
             family = [p.pid for p in psutil.Process(run.pid).children(recursive=True)]
             number = getattr(signal, name)
             (os.killpg if rng.random() < 0.5 else os.kill)(run.pid, number)  # as a terminal does it, or as a person
-            _, err = run.communicate(timeout=40)
-        resume._wait_for(lambda: resume._gone(family), 10)
+            _, err = run.communicate(timeout=120)
+        resume._wait_for(lambda: resume._gone(family), 30)
         if run.returncode != 128 + number or "stopped; what was computed is kept" not in err or "Traceback" in err:
             return f"code {run.returncode}: {err[-400:]}"
         store = Store(folder)
         whole = [store.get(p.parent.name, p.stem) for p in (folder / "steps").glob("*/*.json")]
         return None if whole and all(whole) else "a record is not whole"
 
-    campaign(f"signal: {name}", attempt, short=1, long=4)
+    campaign(f"signal: {name}", attempt, short=1, long=2)
 
 
 def test_pages_side_by_side(campaign, tmp_path):
     def attempt(rng, number):
         folder, fails = tmp_path / str(number), number % 3 == 2
         runs = [page(folder, "1 / 0" if fails else "print(6 * 7)") for _ in range(4)]
-        told = [run.communicate(timeout=100)[1] for run in runs]
+        told = [run.communicate(timeout=250)[1] for run in runs]
         if any(bool(run.returncode) != fails for run in runs):
             return f"codes {[run.returncode for run in runs]}: {[text[-200:] for text in told]}"
         if fails and any("cell 1: ZeroDivisionError" not in text for text in told):
@@ -233,7 +232,7 @@ def test_pages_side_by_side(campaign, tmp_path):
 
 def test_writers(campaign, calm, tmp_path):
     def attempt(rng, number):
-        folder, log = tmp_path / str(number), tmp_path / f"{number}.log"
+        folder = tmp_path / str(number)
         Store(folder)
         runs = [forked(computing(folder)) for _ in range(rng.randrange(2, 5))]
         if rng.random() < 0.5:
@@ -241,7 +240,6 @@ def test_writers(campaign, calm, tmp_path):
             os.kill(runs[0], signal.SIGKILL)
             os.waitpid(runs.pop(0), 0)
         codes = [os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]
-        log.unlink(missing_ok=True)
         return f"codes {codes}" if any(codes) else whole(folder, calm)
 
     campaign("writers: one store, two to four", attempt, short=3, long=25)
