@@ -56,14 +56,15 @@ class Campaign:
         )
 
     def save(self):
-        """Write the table, for the page that tells what the book rests on."""
-        commit = subprocess.run(
+        """Write what was tried into the table, for the page that tells what the book rests on; other lines stay."""
+        told = subprocess.run(
             ["git", "-C", ROOT, "rev-parse", "--short=10", "HEAD"], capture_output=True, encoding="utf-8"
-        ).stdout.strip()
+        )
+        kept = list(csv.reader(TABLE.read_text(encoding="utf-8").splitlines()))[1:] if TABLE.exists() else []
+        lines = {name: (name, *numbers) for name, *numbers in kept}
+        lines |= {line[0]: (*line, self.seed, told.stdout.strip()) for line in self.lines}
         with TABLE.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                [HEAD, *((*line, self.seed, commit) for line in self.lines)]
-            )
+            csv.writer(file, lineterminator="\n").writerows([HEAD, *(lines[name] for name in sorted(lines))])
 
 
 @contextmanager
