@@ -1,5 +1,6 @@
 """Put the executed notebooks and the prose together and build the Jupyter Book, for reading with no network."""
 
+import csv
 import hashlib
 import importlib.util
 import json
@@ -216,7 +217,19 @@ def _status(pages):
     if stored:
         parts += ["Published rows:", _table([*head[:4], *head[5:]], stored)]
     parts += ["Where they were computed:", *(f"- {what}: {', '.join(names)}" for what, names in machines.items())]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_campaign()])
+
+
+def _campaign():
+    """Return what the last campaign of faults found, with a line for all of it; nothing where there was none."""
+    try:
+        head, *lines = csv.reader(
+            checkpoints.read_bytes(project.results_folder() / "campaign.csv").decode().splitlines()
+        )
+        sums = [sum(int(line[column]) for line in lines) for column in range(1, 5)]
+    except (OSError, ValueError, IndexError, csv.Error):
+        return []
+    return ["What was tried to break it:", _table(head, [*lines, ["all", *sums, "", ""]])]
 
 
 def _published(profile, model, machines):
