@@ -56,7 +56,9 @@ def read_template(model: type[Parameters]) -> nbformat.NotebookNode:
     """Return a figure's notebook. Raises GateError, naming the file, for one that is no notebook."""
     path = template(model)
     try:
-        return read(path)
+        notebook = read(path)
+        nbformat.validate(notebook)
+        return notebook
     except FileNotFoundError:
         raise GateError(f"there is no template {path}") from None
     except Exception as error:  # nbformat raises many kinds on a damaged file
