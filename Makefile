@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help book reproduce figure status verify screenshots test lint clean
+.PHONY: help book reproduce figure status verify screenshots test campaign lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ screenshots: .venv/.test  ## take pictures of every page, light and dark, wide a
 
 test: .venv/.test  ## run the tests
 	@$(BIN)/python -m pytest
+
+campaign: .venv/.test  ## try to break it: kills, damaged files, odd places (half an hour); FAULTS_SEED=N repeats one
+	@FAULTS=long $(BIN)/python -m pytest -n 0 tests/faults
 
 lint: .venv/.test  ## check style, types and the storeys of the house
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports --no-cache

@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,10 @@ from sparselib import data, experiments, outside
 from sparselib.detection import detectors
 from sparselib.pruning import criteria
 from sparselib.repro import archive as archives
-from sparselib.repro import book, cluster, notebooks, project, published, runner, verify
+from sparselib.repro import book, cluster, notebooks, project, published, runner, verify, workers
 from sparselib.repro import parameters as typed
 from sparselib.repro.step import StepError
 from sparselib.repro.store import Store, StoreError
-from sparselib.repro.workers import WorkerError
 from sparselib.robustness import attacks, shifts
 
 app = typer.Typer(
@@ -32,9 +32,10 @@ app = typer.Typer(
 )  # fmt: skip
 
 FORESEEN = (
-    StoreError, StepError, WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
+    StoreError, StepError, workers.WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
     book.BookError, archives.ArchiveError, OSError,
 )  # fmt: skip
+STOPPED = "sparselib: stopped; what was computed is kept, the same command goes on from there"
 CORES = os.cpu_count() or 1
 Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(experiments.PROFILES) + ".")]
 Sets = Annotated[
@@ -363,6 +364,7 @@ def main():
         sys.stdout.reconfigure(errors="replace")  # a sign that its encoding lacks is no reason to fail
     _warned.clear()
     warnings.showwarning = _warn
+    workers.stop_on_signals()
     try:
         with _in_project():
             code = app(standalone_mode=False)
@@ -373,8 +375,12 @@ def main():
         _say(f"sparselib: {error}")
         sys.exit(2 if isinstance(error, typed.ParameterError) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        _say("sparselib: stopped; what was computed is kept, the same command goes on from there")
+        _say(STOPPED)
         sys.exit(130)
+    except workers.Stopped:
+        with suppress(OSError):  # the terminal may be gone
+            _say(STOPPED)
+        raise
     except Exception as error:
         show = getattr(error, "show", None)
         if show is None:  # click's usage errors show themselves; which click is typer's affair

@@ -160,7 +160,7 @@ def choices(profile: str) -> dict[str, Any]:
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
         table = {name: read_yaml(value) for name, value in lines[1:]}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
         raise ValueError(f"the choices of profile {profile!r} cannot be read ({error}): {_remedy(profile)}") from None
     if table.get("profile") != profile:
         raise ValueError(f"{path.name} is of profile {table.get('profile')!r}, not {profile!r}: {_remedy(profile)}")

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -20,56 +19,14 @@ from pathlib import Path
 import nbformat
 import papermill
 import zmq
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
-from traitlets import default
 
 from sparselib import checkpoints
-from sparselib.repro import dependencies, project, workers
+from sparselib.repro import dependencies, kernels, project, workers
 from sparselib.repro import parameters as typed
 from sparselib.repro.parameters import Parameters
 from sparselib.repro.progress import Bar
 from sparselib.repro.published import marks
-
-
-class _KernelManager(AsyncKernelManager):
-    """A kernel that is this interpreter, whatever a kernelspec says, and sees no one's settings of IPython, matplotlib.
-
-    Its sockets lie in a folder of its own where the system has such: no ports, so none can clash, whatever else runs.
-    """
-
-    def __init__(self, *args, **kwargs):
-        short = len(tempfile.gettempdir()) < 80 or not os.path.isdir("/tmp")  # as the paths of sockets must be
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-", dir=None if short else "/tmp")
-        super().__init__(*args, **kwargs)
-
-    @property
-    def kernel_spec(self):
-        command = [
-            sys.executable,
-            "-m",
-            "ipykernel_launcher",
-            "-f",
-            "{connection_file}",
-            "--Application.log_level=ERROR",
-        ]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
-
-    @default("transport")
-    def _use_ipc(self):
-        # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
-        return "ipc" if os.name != "nt" and zmq.has("ipc") and len(self._folder.name) < 90 else "tcp"
-
-    @default("ip")
-    def _own_folder(self):
-        return str(Path(self._folder.name) / "s") if self.transport == "ipc" else "127.0.0.1"
-
-    async def _async_pre_start_kernel(self, **kw):
-        own = {"IPYTHONDIR": self._folder.name, "MATPLOTLIBRC": os.devnull}
-        kw["env"] = {**(kw.get("env") or os.environ), **own}
-        return await super()._async_pre_start_kernel(**kw)
-
 
 SEAL = "sparselib-checksum"  # in the metadata of an executed notebook: of all its other bytes
 KERNEL_FAILURES = (RuntimeError, zmq.ZMQError)  # papermill's for a failing cell is another
@@ -208,20 +165,27 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
     A failed notebook is kept beside as <out>.failed.ipynb, and NotebookError says so.
     """
     model, out = type(parameters), Path(out)
-    name, partial = model.notebook, out.with_suffix(".failed.ipynb")
+    name, failed = model.notebook, out.with_suffix(".failed.ipynb")
+    partial = kernels.memory.place()
     check_template(read_template(model), model, book=book)
     before = parts(parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
+    failed.unlink(missing_ok=True)  # of an earlier failure
     try:
         notebook = _run(parameters, partial)
         check_executed(notebook, name, book=book)
     except PapermillExecutionError as error:
-        raise NotebookError(f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {partial})") from None
+        raise NotebookError(f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {failed})") from None
     except KERNEL_FAILURES as error:
         when = "died on the way" if _began(partial) else "did not start, twice"
-        raise NotebookError(f"{name}: its kernel {when}: {error} (see {partial})") from None
+        raise NotebookError(f"{name}: its kernel {when}: {error} (see {failed})") from None
     except GateError as error:
-        raise NotebookError(f"{error} (see {partial})") from None
+        raise NotebookError(f"{error} (see {failed})") from None
+    else:
+        kernels.memory.texts.pop(partial, None)
+    finally:
+        if text := kernels.memory.texts.pop(partial, None):
+            checkpoints.write_atomic(failed, text.encode())
     notebook.metadata["sparselib"] = before
     origin = {"commit": project.commit(), "machine": project.machine(), "versions": project.versions()}
     notebook.metadata["sparselib-run"] = origin
@@ -229,7 +193,6 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
         notebook.metadata.get("papermill", {}).pop(volatile, None)
     notebook.metadata[SEAL] = ""
     checkpoints.write_atomic(out, _sealed(nbformat.writes(notebook).encode()))
-    os.unlink(partial)
     return notebook
 
 
@@ -247,10 +210,13 @@ def execute_all(chosen: list[tuple[Parameters, Path, str]], *, jobs: int = 1, pr
         for parameters, out, _ in chosen
     ]
     pool = workers.local(min(jobs, len(tasks)), SIDE_BY_SIDE)
-    with pool, Bar(reasons, before.get, unit="notebooks", shown=progress) as bar:
-        for task, seconds in workers.carry_out(_timed, tasks, pool, bar.refresh):
-            bar.write(f"{task.label}: run in {seconds:.0f} s ({reasons[task.label]})")
-            bar.done([task.label], seconds)
+    try:
+        with pool, Bar(reasons, before.get, unit="notebooks", shown=progress) as bar:
+            for task, seconds in workers.carry_out(_timed, tasks, pool, bar.refresh):
+                bar.write(f"{task.label}: run in {seconds:.0f} s ({reasons[task.label]})")
+                bar.done([task.label], seconds)
+    finally:
+        kernels.tidy_up()
 
 
 def _timed(parameters, out):
@@ -270,10 +236,9 @@ def _seconds_before(path):
 def _run(parameters, partial):
     """Return the executed notebook; a kernel that does not start, as on a busy machine, is started once more."""
     given = parameters.model_dump(mode="json")  # whole: what the template says does not matter
-    partial.unlink(missing_ok=True)  # of an earlier failure
     start = functools.partial(
-        papermill.execute_notebook, str(template(type(parameters))), str(partial), parameters=given,
-        kernel_name="python3", progress_bar=False, kernel_manager_class=_KernelManager, cwd=str(project.root()),
+        papermill.execute_notebook, str(template(type(parameters))), partial, parameters=given,
+        kernel_name="python3", progress_bar=False, kernel_manager_class=kernels.KernelManager, cwd=str(project.root()),
     )  # fmt: skip
     try:
         return start()

@@ -14,9 +14,10 @@ A folder that holds another layout is left as it is; this one then lives in its 
 import hashlib
 import json
 import os
+import re
 import socket
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -132,31 +133,54 @@ class Store:
     @contextmanager
     def locked(self, what, key):
         """Hold the right to compute one step; waits while another process has it. A killed process lets go of it."""
-        path = self.folder / "locks" / f"{what}-{key}"
-        holder = path.with_name(f"{path.name}.holder")  # tells those who wait
-        # Where files cannot be locked, a mere file in place of a lock would outlive a killed process.
-        lock = FileLock(path, fallback_to_soft=False)
-        with self._told("lock steps of"):  # a link in its place, no right to write, a network file system without locks
-            try:
-                lock.acquire(timeout=PATIENCE)
-            except Timeout:
-                warnings.warn(f"still waiting for {path}, which is held by {_named_in(holder)}", stacklevel=3)
-                lock.acquire()
-        try:
-            with suppress(OSError):
-                checkpoints.write_atomic(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with ExitStack() as stack:
+            with self._told(
+                "lock steps of"
+            ):  # a link in its place, no right to write, a network file system without locks
+                stack.enter_context(locked(self.folder / "locks" / f"{what}-{key}", stacklevel=6))
             yield
-        finally:
-            with suppress(OSError):
-                holder.unlink()
-            lock.release()
+
+
+@contextmanager
+def locked(path: Path, stacklevel: int = 3):
+    """Hold the lock that is this file; a wait of over PATIENCE seconds is told once, with who is waited for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_name(f"{path.name}.holder")  # tells those who wait
+    # Where files cannot be locked, a mere file in place of a lock would outlive a killed process.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        warnings.warn(f"still waiting for {path}, which is held by {_named_in(holder)}", stacklevel=stacklevel)
+        lock.acquire()
+    try:
+        with suppress(OSError):
+            checkpoints.write_atomic(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        lock.release()
 
 
 def _named_in(holder):
     try:
-        return checkpoints.read_bytes(holder).decode(errors="replace")[:200]
+        link = holder.is_symlink()  # is not followed
+        named = "" if link else checkpoints.read_bytes(holder).decode(errors="replace")[:200]
     except OSError:
+        named = ""
+    process = re.fullmatch(r"process (\d+) on (.+)", named)
+    if not process:
         return "another process"
+    stopped = process[2] == socket.gethostname() and _is_stopped(process[1])
+    return f"{named} (stopped: kill -CONT {process[1]} lets it go on)" if stopped else named
+
+
+def _is_stopped(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
 
 
 def _write(path, content):

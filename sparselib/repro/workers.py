@@ -19,10 +19,31 @@ from joblib.externals.loky import ProcessPoolExecutor
 from tqdm import tqdm
 
 LOSSES = 2  # so often may a task lose its worker before the run ends
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]  # Windows: one
+REPEATED = 10.0  # seconds in which another of them changes nothing: terminals and batch systems send several
 
 
 class WorkerError(RuntimeError):
     """The workers cannot go on; the message says what became of them and what to do."""
+
+
+class Stopped(SystemExit):
+    """A signal ended the run. Its code is 128 + the number of the signal."""
+
+
+def stop_on_signals():
+    """Let the signals that end a process raise Stopped here, so that workers and kernels end, too."""
+    first = 0.0
+
+    def stop(number, _):
+        nonlocal first
+        if not first or time.monotonic() - first > REPEATED:
+            first = time.monotonic()
+            raise Stopped(128 + number)
+
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +167,7 @@ class Here:
 
 
 class Processes(Here):
-    """Worker processes, one task each at a time. They end with this one, however it ends, and leave Ctrl-C to it."""
+    """Worker processes, one task each at a time. They end with this one, however it ends, and leave signals to it."""
 
     def __init__(self, count, environment):
         self._count, self._environment = count, environment
@@ -157,7 +178,7 @@ class Processes(Here):
 
     def submit(self, function, *arguments):
         try:
-            with _no_ctrl_c():  # the processes start here, and inherit what is held back
+            with _held_back():  # the processes start here, and inherit what is held back
                 return self._executor.submit(_recorded, function, *arguments)
         except BrokenExecutor as error:
             future = Future()
@@ -184,6 +205,10 @@ class Processes(Here):
         self._executor.shutdown(kill_workers=now)
 
 
+def _of_terminals():
+    return [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+
+
 def _recorded(function, *arguments):
     """Return the result of a call, and the warnings on the way: (category, message) of each."""
     with warnings.catch_warnings(record=True) as seen:
@@ -192,11 +217,11 @@ def _recorded(function, *arguments):
 
 
 @contextmanager
-def _no_ctrl_c():
-    if not hasattr(signal, "pthread_sigmask"):  # Windows: a worker is deaf to it once it has begun
+def _held_back():
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: a worker is deaf to them once it has begun
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _of_terminals())
     try:
         yield
     finally:
@@ -204,8 +229,10 @@ def _no_ctrl_c():
 
 
 def _begin(watched):
-    """Leave Ctrl-C to the parent, and let this process end with it, which may have been killed outright."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave a terminal's signals to the parent, and let this process end with it, which may have been killed."""
+    for number in _of_terminals():
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tqdm.set_lock(threading.RLock())  # its usual lock is a semaphore of the system, which a killed process would leave
 
     def watch():

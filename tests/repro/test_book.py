@@ -175,6 +175,18 @@ def test_the_status_of_pages_and_of_published_rows(ran, tmp_path, monkeypatch):
     assert cells(book._status(ran), "own_data")[0][-1] == book.UNKNOWN
 
 
+def test_the_last_campaign_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "results_folder", lambda: tmp_path)
+    assert book._campaign() == []
+    table = tmp_path / "campaign.csv"
+    table.write_text("category,tried,clean,fault,seconds,seed,commit\nkills,9,8,1,5,7,c0ffee\nfiles,3,3,0,1,7,c0ffee\n")
+    told = book._campaign()[1]
+    assert "| kills | 9 | 8 | 1 | 5 | 7 | c0ffee |" in told and "| all | 12 | 11 | 1 | 6 |" in told
+    for damage in (b"", b"\xff", b"a,b\n1,x\n", b"a\n1\n"):
+        table.write_bytes(damage)
+        assert book._campaign() == []
+
+
 def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
     (tmp_path / "book").mkdir()
     for name in ("explorers.js", "book.css"):

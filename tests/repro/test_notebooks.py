@@ -10,7 +10,7 @@ import toy
 import zmq
 
 from sparselib import experiments
-from sparselib.repro import notebooks
+from sparselib.repro import kernels, notebooks
 from sparselib.repro import parameters as typed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
     started = []
 
     def execute(*sources, stillborn=0):
-        class Kernels(notebooks._KernelManager):
+        class Kernels(kernels.KernelManager):
             def format_kernel_cmd(self, *arguments, **more):
                 started.append(True)
                 command = super().format_kernel_cmd(*arguments, **more)
@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch):
 
         _template(tmp_path / "page.ipynb", PAGE, *sources)
         monkeypatch.setattr(notebooks, "template", lambda model: tmp_path / "page.ipynb")
-        monkeypatch.setattr(notebooks, "_KernelManager", Kernels)
+        monkeypatch.setattr(kernels, "KernelManager", Kernels)
         return notebooks.execute(QUICKSTART, tmp_path / "out.ipynb", book=False)
 
     return execute, started

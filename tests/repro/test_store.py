@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -208,6 +209,30 @@ def test_a_long_wait_is_told_once_with_who_is_waited_for_and_a_killed_process_le
     (one,) = told
     assert str(store.folder / "locks" / "w-k") in str(one.message)
     assert f"process {holder.pid} on " in str(one.message) and one.filename == __file__
+
+
+def test_a_stopped_process_is_named_as_such(store, holder, monkeypatch):
+    monkeypatch.setattr("sparselib.repro.store.PATIENCE", 0.2)
+    holder.send_signal(signal.SIGSTOP)
+    threading.Timer(1, holder.kill).start()
+    message = rf"process {holder.pid} on .* \(stopped: kill -CONT {holder.pid} lets it go on\)"
+    with pytest.warns(UserWarning, match=message), store.locked("w", "k"):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "words"])
+def test_what_stands_in_place_of_a_holders_name_is_not_followed(store, holder, monkeypatch, tmp_path, kind):
+    monkeypatch.setattr("sparselib.repro.store.PATIENCE", 0.2)
+    place = store.folder / "locks" / "w-k.holder"
+    place.unlink()
+    (tmp_path / "secret").write_text("process 1 on secret", encoding="utf-8")
+    {
+        "link": lambda: place.symlink_to(tmp_path / "secret"), "pipe": lambda: os.mkfifo(place), "folder": place.mkdir,
+        "words": lambda: place.write_text("nobody\n" * 99, encoding="utf-8"),
+    }[kind]()  # fmt: skip
+    threading.Timer(1, holder.kill).start()
+    with pytest.warns(UserWarning, match="which is held by another process$"), store.locked("w", "k"):
+        pass
 
 
 def test_a_lock_that_is_let_go_leaves_no_name_behind(store):

@@ -1,5 +1,6 @@
 """Put the executed notebooks and the prose together and build the Jupyter Book, for reading with no network."""
 
+import csv
 import hashlib
 import importlib.util
 import json
@@ -7,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import files
 from pathlib import Path
@@ -16,12 +16,12 @@ from typing import Any
 import nbformat
 
 from sparselib import checkpoints, outside
-from sparselib.repro import notebooks, project, published
+from sparselib.repro import kernels, notebooks, project, published
 from sparselib.repro import parameters as typed
 from sparselib.repro.book import teach
 from sparselib.repro.parameters import Parameters
 from sparselib.repro.step import StepError
-from sparselib.repro.store import Store, sha256
+from sparselib.repro.store import Store, locked, sha256
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
@@ -51,6 +51,11 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     """
     if importlib.util.find_spec("jupyter_book") is None:
         raise BookError('Jupyter Book is not installed: pip install -c constraints.txt -e ".[book]"')
+    with locked(project.build_folder() / "book.lock"):
+        return _build(pages)
+
+
+def _build(pages):
     sources = project.build_folder() / "source"
     wanted = _wanted(pages)
     _synchronise(sources, wanted)
@@ -62,7 +67,7 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
         for name in BUILT:
             _remove(project.build_folder() / name)
     command = [
-        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(sources),
+        *kernels.with_parent("from jupyter_book.cli.main import main; main()"), "build", str(sources),
         "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
     ]  # fmt: skip
     done = subprocess.run(
@@ -213,7 +218,19 @@ def _status(pages):
         parts += ["Published rows:", outside.table([*head[:4], *head[5:]], stored)]
     told = (f"- {outside.markdown(what)}: {', '.join(names)}" for what, names in machines.items())
     parts += ["Where they were computed:", *told]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_campaign()])
+
+
+def _campaign():
+    """Return what the last campaign of faults found, with a line for all of it; nothing where there was none."""
+    try:
+        head, *lines = csv.reader(
+            checkpoints.read_bytes(project.results_folder() / "campaign.csv").decode().splitlines()
+        )
+        sums = [sum(int(line[column]) for line in lines) for column in range(1, 5)]
+    except (OSError, ValueError, IndexError, csv.Error):
+        return []
+    return ["What was tried to break it:", outside.table(head, [*lines, ["all", *sums, "", ""]])]
 
 
 def _published(profile, model, machines):
