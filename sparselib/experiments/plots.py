@@ -202,7 +202,7 @@ def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, 
         for (row, scale), axis in zip(keys, axes.flat, strict=False):
             part = table if row is None else table[table[panels] == row]
             draw(axis, part if scale is None else part[part["scale"] == scale], looks)
-            titles = (words.called(panels or "", row), rows), (scale, scales)
+            titles = (words.called(panels or "", row), rows), (words.scale(str(scale)), scales)
             axis.set_title(textwrap.fill(", ".join(str(title) for title, among in titles if len(among) > 1), 32))
         for axis in axes.flat[max(0, len(keys) - across) : len(keys)]:  # the lowest of each column
             axis.set_xlabel(xlabel)
@@ -269,7 +269,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
             axis.set(xlim=_wide(own))
-            title = ", ".join(filter(None, [words.measure(measure), scale if len(scales) > 1 else ""]))
+            title = ", ".join(filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 and scale else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
         for row, scale in zip(axes, scales, strict=True):
             row[0].set_yticks(*zip(*strips[scale][1].values(), strict=True))
@@ -281,7 +281,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         shown = [name for name in OUTCOMES if name in legend]
         columns = min(3, int(13 * WIDTH) // (7 + max(map(len, shown))) or 1)
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
+    told = [f"{words.scale(r.scale)}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 
 
@@ -301,7 +301,7 @@ def _grouped(own):
         heads[name] = (top,)
         top += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
         for line, at in group.sort_values("at")[["line", "at"]].values:
-            places[str(line)] = top + 0.09, "" if alone else f"{at:g}"
+            places[str(line)] = top + 0.09, "" if alone else f"{at:,.0f}" if unit == "size" else f"{at:g}"
             top += 0.18
         top += 0.05
     return heads, places, top

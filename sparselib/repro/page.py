@@ -75,37 +75,38 @@ class Run:
         self._results = [found, *published_results(type(p), but=p.profile)]
         return self._results
 
-    def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | None = None) -> None:
+    def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | str | None = None) -> None:
         """Show a figure, and its stamp where that is not the stamp of a figure above.
 
         Args:
             drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
             name: its label, "fig-…", for references in the book. caption: Markdown; the origin is added.
-            of: the Results that it shows; default: those of `results`.
+            of: the Results that it shows; default: those of `results`. Or its origin in words; "" for a diagram.
         """
-        shown = self._results if of is None else of
+        shown = self._results if of is None or isinstance(of, str) else of
         _legible(drawing.fig)
         drawing.fig.suppressComposite = True  # images stay apart from the text between them
         buffer = io.StringIO()
         drawing.fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         plt.close(drawing.fig)
         kind = "picture" if drawing.picture else "chart"
-        caption = f"{caption} {self._origin(shown)}"
-        about = {"name": name, "caption": caption, "alt": drawing.alt, "class": kind}
-        bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": drawing.alt}
+        origin = of if isinstance(of, str) else self._origin(shown)
+        caption = typeset(f"{caption} *{origin}.*" if origin else caption)
+        about = {"name": name, "caption": caption, "alt": typeset(drawing.alt), "class": kind}
+        bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": about["alt"]}
         display(bundle, raw=True, metadata={"sparselib": about})
-        stamp = self._stamp(shown)
-        if stamp not in self._stamps:  # one is enough for all figures of the same rows
+        stamp = self._stamp(shown) if origin else ""
+        if stamp and stamp not in self._stamps:  # one is enough for all figures of the same rows
             self._stamps.add(stamp)
             display(HTML(stamp))
 
     def say(self, markdown: str) -> None:
         """Show prose whose numbers were computed just now."""
-        display(Markdown(markdown))
+        display(Markdown(typeset(markdown)))
 
     def lead(self, markdown: str) -> None:
         """Show prose that the book puts under the question of the page, and where a page of prose asks for it."""
-        display(Markdown(markdown), metadata={"sparselib-lead": True})
+        display(Markdown(typeset(markdown)), metadata={"sparselib-lead": True})
 
     def source(self, *things: Any) -> None:
         """Show the source of functions or classes, as it is."""
@@ -115,7 +116,7 @@ class Run:
     def table(self, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table: `rows` of cells, texts or numbers already rounded, under `head`."""
         lines = [head, ["---"] * len(head), *rows]
-        display(Markdown("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)))
+        display(Markdown(typeset("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines))))
 
     def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""
@@ -138,7 +139,7 @@ class Run:
     def _origin(self, results):
         """Return in words what a figure was computed from: for each scale its data, network and seeds."""
         shown = [(r.parameters, "" if r.live else ", published") for r in results or ()] or [(self.parameters, "")]
-        return f"*{'; '.join(f'{p.profile}: {p.setting()}, {_seeds(p)}{how}' for p, how in shown)}.*"
+        return "; ".join(f"{_setting(p)}, {_seeds(p)}{how}" for p, how in shown)
 
     def _stamp(self, results):
         """Return the lines under a figure: which commit, how much work, and how to rerun it."""
@@ -148,12 +149,27 @@ class Run:
         return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
 
 
+STAYS = (r"```\w.*?```", r"(?<!`)(?P<tick>`{1,2})(?!`)[^`]+(?P=tick)(?!`)", r"\$[^$]*\$", r"\]\([^)\s]*\)", r"</?[a-zA-Z][^>]*>")
+SIGNS = re.compile(rf"(?P<stays>{'|'.join(STAYS)})|(?<![\w./)\]-])-(?=\.?\d)|(?<=\d) ?%(?!\w)", re.DOTALL)
+
+
+def typeset(markdown: str) -> str:
+    """Return prose with the signs that print has: − before numbers, and % that stays beside its number.
+
+    Code, formulas, addresses and tags stay as they are.
+    """
+    return SIGNS.sub(lambda found: found["stays"] or ("−" if found[0] == "-" else "\N{NO-BREAK SPACE}%"), markdown)
+
+
 PHONE = 358  # pixels that a page leaves for a figure when it is 390 wide
 LEAST = 9  # pixels: the height of the smallest text there
 
 
 def _legible(fig):
-    """Make text that would be too small on a phone as large as it must be."""
+    """Make text that would be too small on a phone as large as it must be, and set its signs."""
+    for text in fig.findobj(Text):
+        if text.get_text() != typeset(text.get_text()):
+            text.set_text(typeset(text.get_text()))
     for _ in range(3):  # larger text may make the figure wider
         fig.draw_without_rendering()
         least = 1.02 * LEAST * 72 * (fig.get_tightbbox().width + 0.2) / PHONE  # the pad around it is 0.1 inches wide
@@ -211,7 +227,13 @@ def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
 
 
 def _emphasised(text):
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(str(text)))
+    return typeset(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(str(text))))
+
+
+def _setting(p):
+    """Return data and network, after the name of the scale where it is not that of the data."""
+    told = p.setting()
+    return told if re.sub(r"\W", "", told).lower().startswith(p.profile) else f"{p.profile}: {told}"
 
 
 def _seeds(p):

@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 
 from sparselib.repro import notebooks
 from sparselib.repro.parameters import Parameters
 
 FOLDER = "book/teach"
-# Plan: its title, its chapters, and the page of a claim whose vote opens and whose outcome closes it.
-PLANS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
-    "a_sparsity": ("Sparsity", ("sparsity", "criteria", "structure"), "04_structured_sparsity_and_cost"),
-    "b_robustness": ("Robustness", ("attacks", "believed", "certificates"), "01_sparsity_and_robustness"),
-    "c_anomalies": ("Anomalies", ("confidence", "thresholds", "testing"), "05_sensnorm"),
-}
 BOX = re.compile(r"(?ms)^(`{3,}|:{3,})\{admonition\} ([^\n]*)\n:class: ([^\n]*)\n(.*?)\n\1[ ]*$")
 ROLES = [  # MyST that is Markdown to nobody else, and what stands for it
     (r"\{doc\}`([^`<]+?) *<[^`>]+>`", r"\1"), (r"\{doc\}`/?(?:\w+/)*([^`]+)`", r"*\1*"),
@@ -33,14 +28,16 @@ ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
 def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], Path], static: Mapping[str, bytes]):
     """Return {path in the book's source: content}: a notebook without solutions of each chapter, slides of each plan.
 
-    Args: executed: where the executed notebook of a page lies. static: {path: content} of the book, with its scripts.
+    Args:
+        executed: where the executed notebook of a page lies.
+        static: {path: content} of the book: its scripts, and the plans with their page.
     """
     made = {}
     for name, model in pages.items():
         notebook = nbformat.read(notebooks.template(model), as_version=4)
         if any(_solution(cell) for cell in notebook.cells):
             made[f"{FOLDER}/student/{name}.ipynb"] = nbformat.writes(student(notebook)).encode()
-    for plan, (title, chapters, claim) in PLANS.items():
+    for plan, (title, chapters, claim) in plans(static).items():
         if all(name in pages for name in (*chapters, claim)):
             read = {name: nbformat.read(executed(name), as_version=4) for name in (*chapters, claim)}
             quiz = exit_quiz(static[f"{FOLDER}/plans.md"].decode(), title)
@@ -48,6 +45,15 @@ def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], P
             slides += [("Outcome against vote", _lead(read[claim])), ("Exit quiz", quiz)]
             made[f"{FOLDER}/slides/{plan}.html"] = deck(title, slides, static).encode()
     return made
+
+
+def plans(static: Mapping[str, bytes]) -> dict[str, tuple[str, list[str], str]]:
+    """Return {plan: (its title, its chapters, the page of a claim)} as the book has them, {} where it has none.
+
+    The vote of the claim opens the plan, its outcome closes it.
+    """
+    found = yaml.safe_load(static.get(f"{FOLDER}/plans.yml", b"{}"))
+    return {name: (plan["title"], plan["chapters"], plan["claim"]) for name, plan in found.items()}
 
 
 def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -199,7 +205,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}: slides</title><link rel="icon" href="data:,"><style>{style}</style>
-<script>MathJax = {{options: {{enableMenu: false}}}};</script></head>
+</head>
 <body>
 {body}
 <p id="count" aria-live="polite"></p>
