@@ -1,6 +1,6 @@
 """How figures look, and what they say to those who cannot see them.
 
-Narrow enough for a phone: WIDTH inches at most, two panels side by side at most, names of rows above what they name.
+Narrow enough for a phone: WIDTH inches at most, few panels side by side, names of rows above what they name.
 Readable in grey (markers and dashes differ, not only colours). Where the table has the column `scale`, each scale has
 panels of its own. Every function returns a Drawing: the figure and its words.
 """
@@ -44,6 +44,7 @@ LEADING = 0.17  # inches from line to line
 DIGIT = 0.105  # inches of a digit that labels a row
 LINE = 68  # letters that fit into WIDTH
 EVEN = ("sparsity", "size")  # are spaced evenly
+ACROSS = 3  # panels side by side, at most: one for each scale
 CROWD = 3  # this many lines can lie on one another
 XLABELS = {"size": "weights left (k: thousand)", "eps": "radius ε"}
 AT = {"sparsity": "at sparsity", "size": "with this many weights"}  # ends the name of a group of rows
@@ -105,7 +106,8 @@ def lines(
             axis.xaxis.set_minor_formatter("")
         elif x in EVEN:
             ticks = [f"{v / 1000:.3g}k" if x == "size" and v >= 1000 else f"{v:g}" for v in order]
-            axis.set_xticks(range(len(order)), ticks, rotation=60 if sum(map(len, ticks)) > 20 else 0)
+            room = 40 // max(2, axis.get_gridspec().ncols)  # letters
+            axis.set_xticks(range(len(order)), ticks, rotation=60 if sum(map(len, ticks)) > room else 0)
 
     shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
     fig = _chart(table, panels, series, draw, height=2.4, xlabel=xlabel, ylabel=ylabel, **shared)
@@ -177,13 +179,13 @@ def _name(axis, places, height, indent=0.0):
 
 
 def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, sharex):
-    """Return a figure of panels: down by the column `panels`, across by `scale`; the panels of one scale flow.
+    """Return a figure of panels: down by the column `panels`, across by `scale`; those of one scale flow.
 
     `draw(axis, part, looks)` fills one; `looks` says how each value of `series` is drawn. One legend stands above all.
     """
     rows = list(dict.fromkeys(table[panels])) if panels else [None]
     scales = list(dict.fromkeys(table["scale"])) if "scale" in table else [None]
-    across = min(2, len(rows) * len(scales))
+    across = len(scales) if 1 < len(scales) <= ACROSS else min(2, len(rows) * len(scales))
     down = -(-len(rows) * len(scales) // across)
     kinds = list(dict.fromkeys(table[series])) if series else [None]
     looks = {
@@ -203,9 +205,11 @@ def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, 
             part = table if row is None else table[table[panels] == row]
             draw(axis, part if scale is None else part[part["scale"] == scale], looks)
             titles = (words.called(panels or "", row), rows), (words.scale(str(scale)), scales)
-            axis.set_title(textwrap.fill(", ".join(str(title) for title, among in titles if len(among) > 1), 32))
+            axis.set_title(
+                textwrap.fill(", ".join(str(title) for title, among in titles if len(among) > 1), 64 // max(2, across))
+            )
         for axis in axes.flat[max(0, len(keys) - across) : len(keys)]:  # the lowest of each column
-            axis.set_xlabel(xlabel)
+            axis.set_xlabel(textwrap.fill(xlabel or "", 66 // across))
             axis.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
             axis.set_ylabel(ylabel or "")
@@ -249,7 +253,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
     heights = [strips[scale][2] + 0.6 for scale in scales]
     with style():
         fig, axes = plt.subplots(
-            len(scales), len(panels), figsize=(WIDTH, sum(heights) + 0.5), squeeze=False, sharey="row",
+            len(scales), len(panels), figsize=(WIDTH, sum(heights) + 0.5), squeeze=False, sharey="row", sharex="col",
             height_ratios=heights, layout="constrained",
         )  # fmt: skip
         for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
@@ -268,8 +272,11 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
                 look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
-            axis.set(xlim=_wide(own))
-            title = ", ".join(filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 and scale else ""]))
+            axis.set(xlim=_wide(table[table["measure"] == measure]))  # the same at every scale
+            axis.tick_params(labelbottom=True)
+            title = ", ".join(
+                filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 and scale else ""])
+            )
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
         for row, scale in zip(axes, scales, strict=True):
             row[0].set_yticks(*zip(*strips[scale][1].values(), strict=True))

@@ -111,7 +111,9 @@ def reach(table: pd.DataFrame, name: str = "network", beside: str = "") -> str:
     for scale, own in table.groupby("scale", sort=False):
         mean = own.groupby(name, sort=False)["value"].mean()
         ends = mean.drop(beside, errors="ignore").sort_values(kind="stable")
-        ends = [f"{value:.0f} % ({words.called(name, which)})" for which, value in ends.iloc[[0, -1][: len(ends)]].items()]
+        ends = [
+            f"{value:.0f} % ({words.called(name, which)})" for which, value in ends.iloc[[0, -1][: len(ends)]].items()
+        ]
         told[scale] = (f"from {ends[0]} to {ends[1]}" if len(ends) > 1 else "".join(ends)) or "nothing measured"
         if beside in mean:
             told[scale] += f", {words.called(name, beside)} {mean[beside]:.0f} %"
@@ -125,9 +127,7 @@ def smallest(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def smallest_shared(table: pd.DataFrame) -> pd.DataFrame:
     """Return the lines at the highest sparsity that every network of their scale has."""
-    kept = [
-        own[own["sparsity"] == own.groupby("network")["sparsity"].max().min()] for _, own in table.groupby("scale")
-    ]
+    kept = [own[own["sparsity"] == own.groupby("network")["sparsity"].max().min()] for _, own in table.groupby("scale")]
     return pd.concat(kept) if kept else table
 
 
@@ -291,7 +291,9 @@ def every_contrast(run: Run, table: pd.DataFrame) -> None:
         cells = own.assign(**{name: own[name].map("{:.1f}".format) for name in ("partner", "own")})
         cells["measure"] = cells["measure"].map(words.measure)
         lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()
-        run.fold(f"{words.scale(scale)}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"])
+        run.fold(
+            f"{words.scale(scale)}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"]
+        )
 
 
 def ends(scales: dict[str, list[Result]], delta: float) -> dict[str, list[Endpoint]]:

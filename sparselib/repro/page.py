@@ -149,7 +149,13 @@ class Run:
         return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
 
 
-STAYS = (r"```\w.*?```", r"(?<!`)(?P<tick>`{1,2})(?!`)[^`]+(?P=tick)(?!`)", r"\$[^$]*\$", r"\]\([^)\s]*\)", r"</?[a-zA-Z][^>]*>")
+STAYS = (
+    r"```\w.*?```",
+    r"(?<!`)(?P<tick>`{1,2})(?!`)[^`]+(?P=tick)(?!`)",
+    r"\$[^$]*\$",
+    r"\]\([^)\s]*\)",
+    r"</?[a-zA-Z][^>]*>",
+)
 SIGNS = re.compile(rf"(?P<stays>{'|'.join(STAYS)})|(?<![\w./)\]-])-(?=\.?\d)|(?<=\d) ?%(?!\w)", re.DOTALL)
 
 

@@ -30,10 +30,19 @@ BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 FIGURE = re.compile(r"(?m)^% figure of (\S+ \S+)$")  # in prose: replaced by that figure of a page, with its caption
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
 MATHJAX = "tex-svg.js"  # one file, no fonts to fetch, made of:
-MATHJAX_PARTS = ("startup.js", "core.js", "input/tex.js", "output/svg.js", "output/svg/fonts/tex.js", "a11y/assistive-mml.js")
+MATHJAX_PARTS = (
+    "startup.js",
+    "core.js",
+    "input/tex.js",
+    "output/svg.js",
+    "output/svg/fonts/tex.js",
+    "a11y/assistive-mml.js",
+)
 UNUSED = range(0x1D504, 0x1D6A4)  # letters of mathematics in fraktur, double-struck, sans serif, monospaced
 GLYPH = re.compile(r'(?<=[{,])(\d+):"[-\d\sQMLTHVZ.]*",')
-ALPHABET = re.compile(r"(?<=\.AddPaths\)\()(\w+\.(?:fraktur|monospace|sansSerif|texOldstyle|texCalligraphicBold)\w*,)\{[^{}]*\}")
+ALPHABET = re.compile(
+    r"(?<=\.AddPaths\)\()(\w+\.(?:fraktur|monospace|sansSerif|texOldstyle|texCalligraphicBold)\w*,)\{[^{}]*\}"
+)
 
 
 class BookError(RuntimeError):
@@ -270,7 +279,9 @@ def _page(path):
 
 def _folds_with(first, second):
     """Return whether two cells of code are folded away with nothing shown between them: one fold is enough."""
-    folded = (cell["cell_type"] == "code" and "hide-input" in cell["metadata"].get("tags", []) for cell in (first, second))
+    folded = (
+        cell["cell_type"] == "code" and "hide-input" in cell["metadata"].get("tags", []) for cell in (first, second)
+    )
     return all(folded) and not first["outputs"]
 
 
