@@ -1,7 +1,9 @@
 """Networks as files: safetensors with the architecture and its sizes in the header. Nothing is ever unpickled."""
 
+import errno
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -111,6 +113,19 @@ def write_atomic(path: str | Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_bytes(path: str | Path, *, most: int = 2**28) -> bytes:
+    """Return what a file holds. Raises OSError for what is no regular file, or has more than `most` bytes.
+
+    A pipe in its place would let the reader wait for ever, and a device never end.
+    """
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if about.st_size > most:
+        raise OSError(errno.EFBIG, f"{about.st_size:,} bytes, at most {most:,} are read", str(path))
+    return Path(path).read_bytes()
 
 
 def _replace(temporary, path, attempts=20):

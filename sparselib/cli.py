@@ -1,5 +1,6 @@
 """The command line: reproduce, run, status, verify, archive, cell, list."""
 
+import contextlib
 import io
 import os
 import random
@@ -38,6 +39,13 @@ Sets = Annotated[
 Figures = Annotated[
     list[str] | None, typer.Option("--figure", metavar="N", help="A figure, by number or name. Repeatable.")
 ]
+_here = Path()  # where the user stands; the commands run in the folder of the project
+
+
+def _from_here(path: Path | None):
+    return path and _here / path.expanduser()
+
+
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 FromNothing = Annotated[
     bool, typer.Option("--from-nothing", help="Compute everything: leave the rows of results/ aside.")
@@ -100,7 +108,9 @@ def reproduce(
 @app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help="notebooks/05_sensnorm.ipynb, or just 5.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the executed notebook goes (.ipynb).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=_from_here, help="Where the executed notebook goes (.ipynb).")
+    ],
     set_: Sets = None,
     profile: Profile = "digits",
     jobs: Jobs = CORES,
@@ -110,6 +120,7 @@ def run(
     """Run one notebook with your own parameters."""
     page = typed.find(experiments.PAGES, notebook)
     parameters = typed.resolve(page, {"profile": profile, **_assignments(set_)})
+    _check_own(notebook, page)
     notebooks.check_output(output)
     notebooks.check_template(notebooks.read_template(page), page, book=False)
     _compute([parameters], _store(from_nothing), jobs, scheduler)
@@ -189,7 +200,8 @@ def verify_(
 @app.command()
 def archive(
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where it goes, .zip or .tar.gz; default: in _build.")
+        Path | None,
+        typer.Option("-o", "--output", callback=_from_here, help="Where it goes, .zip or .tar.gz; default: in _build."),
     ] = None,
 ):
     """Write one file with the rendered book, the published rows, the sources, and a manifest of checksums."""
@@ -268,12 +280,53 @@ def _parameters(profile, figures, sets):
     return typed.resolve_all(chosen, profile, _assignments(sets))
 
 
+def _check_own(notebook, page):
+    """Raise ParameterError for a path to a notebook of the same name that is not the project's."""
+    path, own = _here / notebook, notebooks.template(page)
+    if path.is_file() and path.resolve() != own.resolve():
+        raise typed.ParameterError(f"the notebook must be the project's own {own}, got {str(path)!r}")
+
+
 def _assignments(sets):
-    return dict(map(typed.assignment, sets or ()))
+    return {name: _placed(value) for name, value in map(typed.assignment, sets or ())}
+
+
+def _placed(value):
+    """Return a value with its paths as the project sees them: relative ones are meant from where the user stands."""
+    if isinstance(value, list):
+        return [_placed(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    head, _, rest = value.partition(":")
+    place, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")  # a file, or one of its names
+    if head == "folder" and rest.strip():
+        return f"folder:{_from_root(rest)}"
+    return f"{_from_root(place)}{colon}{name}" if Path(place).suffix and (_here / place).is_file() else value
+
+
+def _from_root(path):
+    path, root = Path(os.path.normpath(_here / Path(path).expanduser())), Path.cwd()
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _say(text):
     typer.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def _in_project():
+    """Work in the folder of the project, where there is one: kernels and workers take relative paths from there."""
+    global _here
+    _here = Path.cwd()
+    for name in ("SPARSELIB_STORE", "SPARSELIB_DATA"):
+        if os.environ.get(name):
+            os.environ[name] = str(_here / Path(os.environ[name]).expanduser())
+    try:
+        place = project.root()
+    except project.ProjectError:  # told by the commands that need it
+        place = _here
+    with contextlib.chdir(place):
+        yield
 
 
 def main():
@@ -282,7 +335,8 @@ def main():
         sys.stdout.reconfigure(errors="replace")  # a sign that its encoding lacks is no reason to fail
     warnings.showwarning = lambda message, *_, **__: _say(f"sparselib: warning: {message}")
     try:
-        code = app(standalone_mode=False)
+        with _in_project():
+            code = app(standalone_mode=False)
         if code == 130:  # typer has turned Ctrl-C into this
             raise KeyboardInterrupt
         sys.exit(code)

@@ -44,7 +44,7 @@ class ArchiveError(RuntimeError):
 def check_name(path: Path) -> Path:
     """Return the path of an archive. Raises ValueError unless it ends as one that can be made."""
     if not path.name.endswith(SUFFIXES) or path.name in SUFFIXES:
-        raise ValueError(f"output must end in {' or '.join(SUFFIXES)}, got {str(path)!r}")
+        raise ValueError(f"output must end in {' or '.join(SUFFIXES)}, got {path.name!r}")
     return path
 
 

@@ -40,7 +40,8 @@ class _KernelManager(AsyncKernelManager):
     """
 
     def __init__(self, *args, **kwargs):
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")  # in /tmp: socket paths must be short
+        short = len(tempfile.gettempdir()) < 80 or not os.path.isdir("/tmp")  # as the paths of sockets must be
+        self._folder = tempfile.TemporaryDirectory(prefix="kernel-", dir=None if short else "/tmp")
         super().__init__(*args, **kwargs)
 
     @property
@@ -51,7 +52,7 @@ class _KernelManager(AsyncKernelManager):
     @default("transport")
     def _use_ipc(self):
         # On Windows zmq may have such sockets, too, but Jupyter itself uses ports there.
-        return "ipc" if os.name != "nt" and zmq.has("ipc") else "tcp"
+        return "ipc" if os.name != "nt" and zmq.has("ipc") and len(self._folder.name) < 90 else "tcp"
 
     @default("ip")
     def _own_folder(self):
@@ -63,6 +64,7 @@ class _KernelManager(AsyncKernelManager):
         return await super()._async_pre_start_kernel(**kw)
 
 
+SEAL = "sparselib-checksum"  # in the metadata of an executed notebook: of all its other bytes
 KERNEL_FAILURES = (RuntimeError, zmq.ZMQError)  # papermill's for a failing cell is another
 # Kernels side by side: one thread each, and the rows are there already.
 SIDE_BY_SIDE = {"OMP_NUM_THREADS": "1", "SPARSELIB_JOBS": "1"}
@@ -81,11 +83,16 @@ def template(model: type[Parameters]) -> Path:
     return project.root() / model.folder / f"{model.notebook}.ipynb"
 
 
+def read(path: Path) -> nbformat.NotebookNode:
+    """Return the notebook in a file. Raises OSError where there is none, and much else for what is no notebook."""
+    return nbformat.reads(checkpoints.read_bytes(path).decode(), as_version=4)
+
+
 def read_template(model: type[Parameters]) -> nbformat.NotebookNode:
     """Return a figure's notebook. Raises GateError, naming the file, for one that is no notebook."""
     path = template(model)
     try:
-        return nbformat.read(path, as_version=4)
+        return read(path)
     except FileNotFoundError:
         raise GateError(f"there is no template {path}") from None
     except Exception as error:  # nbformat raises many kinds on a damaged file
@@ -95,7 +102,7 @@ def read_template(model: type[Parameters]) -> nbformat.NotebookNode:
 def _where(path, error):
     """Return in one line what is wrong with a file that should be JSON."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        json.loads(checkpoints.read_bytes(path))
     except (OSError, ValueError) as first:
         error = first
     return " ".join(str(error).split())[:200]
@@ -121,7 +128,7 @@ def check_output(path: Path) -> None:
         refuse("must be a file, not a folder")
     if path.exists():
         try:
-            ours = "sparselib" in nbformat.read(path, as_version=4).metadata
+            ours = "sparselib" in read(path).metadata
         except Exception:  # nbformat raises many kinds
             ours = False
         if not ours:
@@ -154,11 +161,15 @@ def parts(parameters: Parameters) -> dict:
 def why_stale(parameters: Parameters, path: Path) -> str | None:
     """Return why the executed notebook at `path` must run again, or None when it is fresh."""
     try:
-        old = nbformat.read(path, as_version=4).metadata["sparselib"]
+        content = checkpoints.read_bytes(path)
+        metadata = nbformat.reads(content.decode(), as_version=4).metadata
+        old, seal = metadata["sparselib"], metadata[SEAL]
     except FileNotFoundError:
         return "never run"
     except Exception as error:  # nbformat raises many kinds on a damaged file
         return f"cannot be read ({type(error).__name__})"
+    if content != _sealed(content.replace(_seal(seal), _seal(""))):
+        return "not as it was run"
     new = parts(parameters)
     changed = [f"{name} changed" for name in ("template", "versions") if old[name] != new[name]]
     for name, value in new["parameters"].items():
@@ -171,6 +182,15 @@ def why_stale(parameters: Parameters, path: Path) -> str | None:
     if old.get("published", {}) != new["published"]:
         changed.append("published results changed")
     return "; ".join(changed) or None
+
+
+def _sealed(content):
+    """Return the content of an executed notebook with its checksum in the place of an empty one."""
+    return content.replace(_seal(""), _seal(hashlib.sha256(content).hexdigest()))
+
+
+def _seal(checksum):
+    return f'"{SEAL}": "{checksum}"'.encode()
 
 
 def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat.NotebookNode:
@@ -198,7 +218,8 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
     notebook.metadata["sparselib-run"] = origin
     for volatile in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(volatile, None)
-    checkpoints.write_atomic(out, nbformat.writes(notebook).encode())
+    notebook.metadata[SEAL] = ""
+    checkpoints.write_atomic(out, _sealed(nbformat.writes(notebook).encode()))
     os.unlink(partial)
     return notebook
 
@@ -232,7 +253,7 @@ def _timed(parameters, out):
 def _seconds_before(path):
     """Return how long a notebook took to run the last time, None when that is not known."""
     try:
-        return nbformat.read(path, as_version=4).metadata["papermill"]["duration"]
+        return read(path).metadata["papermill"]["duration"]
     except Exception:  # nbformat raises many kinds on a damaged file
         return None
 
@@ -256,7 +277,7 @@ def _run(parameters, partial):
 def _began(partial):
     """Return whether any cell of the notebook was started: not when its kernel did not come up."""
     try:
-        cells = nbformat.read(partial, as_version=4).cells
+        cells = read(partial).cells
     except Exception:
         return False
     return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)

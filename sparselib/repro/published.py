@@ -2,7 +2,7 @@
 
     results/<profile>/<notebook>.csv     one line for each thing measured, a column for each metric
     results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, what is the same in all lines, and
-                                         the checksum of the table
+                                         the checksums of the table and of the file itself
 
 Columns of the table: those of the role and of the step, those that tell the lines of one step apart ("within" in the
 JSON), the metrics, and `what`, `key` (see `step`, shortened to SHORT digits), `seconds`. What is the same in all lines
@@ -27,11 +27,12 @@ from sparselib.repro import project, runner
 from sparselib.repro.parameters import ParameterError, Parameters
 from sparselib.repro.store import Store, sha256
 
-FORMAT = "2"
+FORMAT = "3"
 SHORT = 8  # digits of `what` and `key`
 MEASURED = ("time", "peak_bytes")  # metrics that no second run repeats
 ORIGIN = ("commit", "device", "versions", "seconds", "what", "key")
 KINDS = {"f": "float", "i": "int", "b": "bool"}  # by numpy's kind; all else is text
+SEAL = "checksum of all this"
 NEEDED = {"checksum": str, **dict.fromkeys(("parameters", "columns", "same", "told by"), dict)}  # of the JSON
 NEEDED |= {"within": list, "metrics": list}
 READ = {"float": float, "int": int, "bool": {"True": True, "False": False}.__getitem__}
@@ -89,7 +90,7 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
         "machine": project.machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    text = json.dumps({**about, **origin}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(sealed({**about, **origin}), indent=1, ensure_ascii=False) + "\n"
     files = {here / f"{notebook}.csv": content, here / f"{notebook}.json": text.encode()}
     for path, written in files.items():
         checkpoints.write_atomic(path, written)
@@ -103,7 +104,7 @@ def read(profile: str, notebook: str) -> pd.DataFrame | None:
         return None
     path = folder(profile) / f"{notebook}.csv"
     try:
-        content = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
+        content = checkpoints.read_bytes(path).replace(b"\r\n", b"\n")  # as git may check it out
     except OSError as error:
         raise PublishedError(f"{_name(path)}: {error.strerror}; publish it again") from None
     if sha256(content) != about["checksum"]:
@@ -181,7 +182,14 @@ def marks(notebooks: list[str], *, but: str) -> dict[str, str]:
     """Return {file: checksum} of what is published of these notebooks for all profiles `but` one."""
     files = sorted(folder(but).parent.glob("*/*.json"))
     chosen = [path for path in files if path.stem in notebooks and path.parent.name != but]
-    return {f"{path.parent.name}/{path.name}": sha256(path.read_bytes()) for path in chosen}
+    return {f"{path.parent.name}/{path.name}": _mark(path) for path in chosen}
+
+
+def _mark(path):
+    try:
+        return sha256(checkpoints.read_bytes(path))
+    except OSError as error:
+        return str(error.strerror)
 
 
 def _wide(rows):
@@ -245,13 +253,13 @@ def _about(profile, notebook):
     """Return what the JSON file says, None when nothing is published."""
     path = folder(profile) / f"{notebook}.json"
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(checkpoints.read_bytes(path))
     except FileNotFoundError:
         table = path.with_suffix(".csv")
         if table.is_file():
             raise PublishedError(f"{_name(table)}: has no {path.name} beside it; publish it again") from None
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PublishedError(f"{_name(path)}: cannot be read: {error}") from None
     found = tuple(about.get(n) for n in ("format", "profile", "figure")) if isinstance(about, dict) else None
     if found != (FORMAT, profile, notebook):
@@ -260,4 +268,12 @@ def _about(profile, notebook):
         )
     if lacking := [name for name, kind in NEEDED.items() if not isinstance(about.get(name), kind)]:
         raise PublishedError(f"{_name(path)}: lacks {', '.join(lacking)}; publish it again")
+    if sealed(about) != about:
+        raise PublishedError(f"{_name(path)}: was changed by hand (checksum); restore it or publish it again")
     return about
+
+
+def sealed(about: dict) -> dict:
+    """Return the content of a JSON file with its checksum at the end, in place of the one that is there."""
+    bare = {name: value for name, value in about.items() if name != SEAL}
+    return {**bare, SEAL: sha256(json.dumps(bare, sort_keys=True).encode())}

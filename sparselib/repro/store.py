@@ -22,8 +22,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sparselib import checkpoints
+from sparselib.repro import dependencies
 
-FORMAT = "2"
+FORMAT = "3"
+LARGEST = 2**35  # bytes of a network
 PATIENCE = 10.0  # seconds to wait for a lock before saying so
 
 
@@ -35,7 +37,7 @@ class Store:
     """Results under one folder. Safe for several processes at once: writes are atomic, steps are locked."""
 
     def __init__(self, folder):
-        self.folder = Path(folder)
+        self.folder, self._codes = Path(folder), set()
         with self._told("use"):
             while (found := self._layout()) not in (FORMAT, None):
                 own = self.folder / f"layout-{FORMAT}"
@@ -55,7 +57,7 @@ class Store:
     def _layout(self):
         """Return the version of the layout in the folder, None for a new one."""
         try:
-            return (self.folder / "format").read_text(encoding="utf-8", errors="replace").strip()
+            return checkpoints.read_bytes(self.folder / "format").decode(errors="replace").strip()[:20]
         except FileNotFoundError:
             return None
 
@@ -72,20 +74,23 @@ class Store:
         if record is None or record["weights"] is None:
             return record
         weights = self._path(what, key, ".safetensors")
-        if not weights.is_file() or sha256(weights.read_bytes()) != record["weights"]:
+        try:
+            sound = sha256(checkpoints.read_bytes(weights, most=LARGEST)) == record["weights"]
+        except OSError:
+            sound = False
+        if not sound:
             _warn_damaged(weights)
-            return None
-        return record
+        return record if sound else None
 
     def _read(self, path):
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(checkpoints.read_bytes(path))
             record = saved["record"]
-            if saved["checksum"] != _checksum(record):
+            if saved["checksum"] != _checksum(path, record):
                 raise ValueError("checksum")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             _warn_damaged(path)
             return None
         return record
@@ -98,8 +103,8 @@ class Store:
                 path = self._path(what, key, ".safetensors")
                 checkpoints.save_model(model, path)
                 weights = sha256(path.read_bytes())
-            record = {**record, "weights": weights}
-            _write(self._path(what, key, ".json"), {"checksum": _checksum(record), "record": record})
+            record, path = {**record, "weights": weights}, self._path(what, key, ".json")
+            _write(path, {"checksum": _checksum(path, record), "record": record})
 
     def model(self, what, key, *, device="cpu", into=None):
         """Return the network saved under (what, key), in eval mode; `into` as in `checkpoints.load_model`."""
@@ -112,16 +117,17 @@ class Store:
 
     def put_code(self, digest, symbols):
         """Save what a `code` digest stands for, once."""
-        path = self.folder / "code" / f"{digest}.json"
-        if not path.exists():
+        if digest not in self._codes and self.code(digest) is None:
             with self._told("write to"):
-                _write(path, symbols)
+                _write(self.folder / "code" / f"{digest}.json", symbols)
+        self._codes.add(digest)
 
     def code(self, digest):
         """Return the {definition: digest} saved for a `code` digest, or None."""
         try:
-            return json.loads((self.folder / "code" / f"{digest}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = json.loads(checkpoints.read_bytes(self.folder / "code" / f"{digest}.json"))
+            return found if dependencies.digest(found) == digest else None
+        except (OSError, ValueError, AttributeError, RecursionError):
             return None
 
     @contextmanager
@@ -149,7 +155,7 @@ class Store:
 
 def _named_in(holder):
     try:
-        return holder.read_text(encoding="utf-8", errors="replace")
+        return checkpoints.read_bytes(holder).decode(errors="replace")[:200]
     except OSError:
         return "another process"
 
@@ -163,8 +169,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _checksum(record):
-    return sha256(json.dumps(record, sort_keys=True).encode())
+def _checksum(path, record):
+    """Return the checksum of a record in its place: under another name it is that of another step."""
+    return sha256(json.dumps([path.parent.name, path.stem, record], sort_keys=True).encode())
 
 
 def _warn_damaged(path):

@@ -1,12 +1,14 @@
 """What the book makes of executed notebooks and prose, before Jupyter Book sees them."""
 
 import io
+import json
 import re
 import sys
 
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import toy
 
 from sparselib import experiments
 from sparselib.experiments import plots
@@ -124,6 +126,12 @@ def test_text_of_a_figure_is_large_enough_for_a_phone():
     plt.close(fig)
 
 
+def _write(notebook, path):
+    """Write an executed notebook with its checksum."""
+    notebook.metadata[notebooks.SEAL] = ""
+    path.write_bytes(notebooks._sealed(nbformat.writes(notebook).encode()))
+
+
 @pytest.fixture
 def ran(tmp_path, monkeypatch):
     """Two pages of the book as if they had been run: {name: page}; one has steps, of which none are in the store."""
@@ -136,7 +144,7 @@ def ran(tmp_path, monkeypatch):
         origin = {"commit": "c0ffee", "machine": project.machine(), "versions": project.versions()}
         about = {"sparselib": notebooks.parts(typed.resolve(model, {})), "sparselib-run": origin}
         notebook.metadata.update(about, papermill={"duration": 12.3})
-        nbformat.write(notebook, path)
+        _write(notebook, path)
     return pages
 
 
@@ -160,6 +168,8 @@ def test_the_status_of_pages_and_of_published_rows(ran, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata["sparselib"]["template"] = "other"
     nbformat.write(notebook, path)
+    assert cells(book._status(ran), "own_data")[0][-1] == "stale: not as it was run"
+    _write(notebook, path)
     assert cells(book._status(ran), "own_data")[0][-1] == "stale: template changed"
     monkeypatch.setattr(notebooks, "why_stale", lambda *_: (_ for _ in ()).throw(FileNotFoundError(tmp_path)))
     assert cells(book._status(ran), "own_data")[0][-1] == book.UNKNOWN
@@ -180,17 +190,62 @@ def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
 
 def test_why_a_book_is_stale(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(project, "build_folder", lambda: tmp_path / "_build")
+    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"1"})
     assert book.why_stale(ran) == "not built"
     mark, index = book._rendered()
     index.parent.mkdir(parents=True)
+    (index.parent / "page.html").write_text("<p>", encoding="utf-8")
     index.touch()
-    mark.write_text(book._digest({"a": b"1"}), encoding="utf-8")
-    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"1"})
+    assert book.why_stale(ran) == "not built"
+    _mark(mark)
     assert book.why_stale(ran) is None
     monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"2"})
     assert book.why_stale(ran) == "stale: prose, settings or the library changed"
     monkeypatch.setattr(notebooks, "why_stale", lambda parameters, path: "seeds: 5 → 2")
     assert book.why_stale(ran) == "stale: own_data: seeds: 5 → 2"
+
+
+def _mark(mark):
+    mark.write_text(json.dumps({"sources": book._digest({"a": b"1"}), "built": book._built()}), encoding="utf-8")
+
+
+def test_whatever_is_changed_in_a_built_book_makes_it_stale_by_name(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "build_folder", lambda: tmp_path / "_build")
+    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"1"})
+    mark, index = book._rendered()
+    page, kept = index.with_name("page.html"), tmp_path / "_build" / ".doctrees" / "page.doctree"
+    for path in (index, page, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("<p>", encoding="utf-8")
+    _mark(mark)
+    for path in (page, kept):
+        for make in (*toy.ODD, lambda path: path.write_text("<q>", encoding="utf-8"), lambda path: None):
+            path.unlink()
+            make(path)
+            name = path.relative_to(tmp_path / "_build").as_posix()
+            assert book.why_stale(ran) == f"stale: {name}: not as it was built"
+            book._remove(path)
+            path.write_text("<p>", encoding="utf-8")
+    page.with_name("more.js").write_text("", encoding="utf-8")
+    assert book.why_stale(ran) == "stale: html/more.js: not as it was built"
+    page.with_name("more.js").unlink()
+    assert book.why_stale(ran) is None
+    for damage in ("", "[]", "{}", '{"sources": 1, "built": 2}', '{"sources": "x", "built": {}}'):
+        mark.write_text(damage, encoding="utf-8")
+        assert book.why_stale(ran)
+
+
+def test_the_sources_of_the_book_are_made_whatever_lies_in_their_place(tmp_path):
+    wanted = {"a/b.md": b"1", "c.md": b"2"}
+    for make in toy.ODD:
+        book._synchronise(tmp_path, wanted)
+        for name in ("c.md", "other"):
+            book._remove(tmp_path / name)
+            make(tmp_path / name)
+        (tmp_path / "a" / "old").mkdir()
+        book._synchronise(tmp_path, wanted)
+        found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+        assert found == {"a", "a/b.md", "c.md"} and (tmp_path / "c.md").read_bytes() == b"2"
 
 
 def test_prose_gets_the_figures_that_it_asks_for(tmp_path):

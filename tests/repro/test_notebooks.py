@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import toy
 import zmq
 
 from sparselib import experiments
@@ -138,3 +139,28 @@ def test_stale_notebooks_run_side_by_side_with_a_line_each(tmp_path):
     assert done.stderr.count(" s (never run)") == 2
     assert "notebooks 100%" in done.stderr and "2/2" in done.stderr
     assert "no book yet, not run: " in done.stderr
+
+
+def test_an_executed_notebook_is_as_it_was_run(tmp_path, monkeypatch):
+    path = tmp_path / "x.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f'"{notebooks.SEAL}": ""')])
+    notebook.metadata.update({"sparselib": {}, notebooks.SEAL: ""})
+    content = notebooks._sealed(nbformat.writes(notebook).encode())
+    path.write_bytes(content)
+
+    def fresh(*_):
+        raise AssertionError("its parts are looked at")
+
+    monkeypatch.setattr(notebooks, "parts", fresh)
+    with pytest.raises(AssertionError, match="its parts"):
+        notebooks.why_stale(None, path)
+    seal = content.partition(notebooks.SEAL.encode() + b'": "')[2][:64]
+    for damage in (content.replace(b"markdown", b"raw"), content.replace(seal, b""), content.replace(seal, b"0" * 64)):
+        path.write_bytes(damage)
+        assert notebooks.why_stale(None, path) == "not as it was run"
+    for make in toy.ODD:
+        path.unlink()
+        make(path)
+        assert notebooks.why_stale(None, path).startswith("cannot be read")
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        path.touch()

@@ -1,17 +1,23 @@
 """The stamp says what ran: the commit of the project itself, this interpreter, nobody's settings."""
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
+from sparselib import cli, experiments
 from sparselib.repro import notebooks, project
 from sparselib.repro import parameters as typed
 
 ROOT = Path(__file__).resolve().parents[2]
+FIELDS = experiments.PAGES["00_quickstart"].model_fields
 WHERE = "from sparselib.repro import project; print(project.root()); print(project.commit())"
 
 
@@ -118,3 +124,51 @@ def test_a_damaged_template_is_named_in_one_line(tmp_path, monkeypatch, text, sa
     with pytest.raises(notebooks.GateError, match=f"the template {path} is no notebook: .*{said}") as told:
         notebooks.read_template(None)
     assert "\n" not in str(told.value)
+
+
+def test_where_the_user_stands_and_what_lies_there_only_says_where_files_are(tmp_path):
+    """A folder of images beside the user, a long TMPDIR, settings of matplotlib that no machine can follow, Latin-1."""
+    for split, k, i in itertools.product(("train", "test"), range(2), range(8)):
+        path = tmp_path / "imgs" / split / "äb"[k] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(100 * k, 100 * k + 100, (8, 8), "uint8")).save(path)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: nothing\n", encoding="utf-8")
+    temporary = tmp_path / ("x" * 120)
+    temporary.mkdir()
+    small = ["epochs=1", "width=4", "dataset=folder:imgs", "held_out=[]"]
+    command = ["run", "0", "-o", "here.ipynb", *(f"--set={each}" for each in small if each.split("=")[0] in FIELDS)]
+    told = {
+        "TMPDIR": str(temporary), "SPARSELIB_STORE": "st", "PYTHONPATH": str(ROOT), "LC_ALL": "C",
+        "PYTHONIOENCODING": "latin-1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "sparselib", *command], cwd=tmp_path, capture_output=True, timeout=300,
+        env={**os.environ, **told},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["here.ipynb", "imgs", "matplotlibrc", "st", temporary.name]
+    assert not [name for name in os.listdir(temporary) if name.startswith("kernel-")]
+    found = nbformat.read(tmp_path / "here.ipynb", as_version=4).metadata["sparselib"]["parameters"]
+    assert found["dataset"] == f"folder:{tmp_path / 'imgs'}"
+
+
+def test_paths_are_meant_from_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(cli, "_here", tmp_path)
+    place = str(tmp_path)
+    assert cli._placed("folder:a/../b") == f"folder:{place}/b" and cli._placed("folder:/x") == "folder:/x"
+    assert cli._placed(["folder:b", "digits", 3]) == [f"folder:{place}/b", "digits", 3]
+    assert cli._placed("net.py:Make") == f"{place}/net.py:Make" and cli._placed("net.py") == f"{place}/net.py"
+    for other in ("folder:", "package.net:Make", "none.py:Make", "convnet", "pgd:0.1", "", 0.5, None):
+        assert cli._placed(other) == other
+    monkeypatch.chdir(tmp_path)
+    assert cli._placed("folder:b") == "folder:b"
+
+
+def test_a_notebook_of_the_same_name_elsewhere_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "05_sensnorm.ipynb").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(cli, "_here", tmp_path)
+    with pytest.raises(typed.ParameterError, match="must be the project's own"):
+        cli._check_own("05_sensnorm.ipynb", experiments.PAGES["05_sensnorm"])
+    for name in ("5", "notebooks/05_sensnorm.ipynb", str(ROOT / "notebooks" / "05_sensnorm.ipynb")):
+        cli._check_own(name, experiments.PAGES["05_sensnorm"])

@@ -4,6 +4,7 @@ import subprocess
 
 import pandas as pd
 import pytest
+import toy
 
 from sparselib import cli, experiments
 from sparselib.experiments import fields
@@ -123,6 +124,11 @@ def test_nothing_published_is_none(results):
     assert published.read("mnist", NAME) is None and published.parameters(PAGE, "mnist") is None
 
 
+def _sealed(old, new):
+    """Return a change of a JSON file that knows of its checksum."""
+    return lambda text: json.dumps(published.sealed(json.loads(text.replace(old, new))))
+
+
 @pytest.mark.parametrize(
     "file, change, message",
     [
@@ -130,12 +136,14 @@ def test_nothing_published_is_none(results):
         ("csv", lambda text: text.replace("msp", "psm"), "checksum"),
         ("csv", None, "05_sensnorm.csv: No such file"),
         ("json", lambda text: text[:-5], "05_sensnorm.json: cannot be read"),
-        ("json", lambda text: "[]", "05_sensnorm.json: is not about format 2"),
+        ("json", lambda text: "[]", "05_sensnorm.json: is not about format 3"),
         ("json", lambda text: text.replace('"digits"', '"mnist"', 1), "profile 'digits'"),
         ("json", lambda text: text.replace('"checksum"', '"c"'), "lacks checksum"),
         ("json", None, "05_sensnorm.csv: has no 05_sensnorm.json"),
-        ("json", lambda text: text.replace('"auroc": "float"', '"aurok": "float"'), "not a table of published rows"),
-        ("json", lambda text: text.replace('"detector": "text"', '"detector": "int"'), "not a table of published"),
+        ("json", lambda text: text.replace('"seeds": 2', '"seeds": 3'), r"was changed by hand \(checksum\)"),
+        ("json", lambda text: text.replace('"cores": ', '"cores": 1'), r"was changed by hand \(checksum\)"),
+        ("json", _sealed('"auroc": "float"', '"aurok": "float"'), "not a table of published rows"),
+        ("json", _sealed('"detector": "text"', '"detector": "int"'), "not a table of published"),
     ],
 )
 def test_damaged_and_foreign_files_are_named(results, file, change, message):
@@ -150,9 +158,23 @@ def test_damaged_and_foreign_files_are_named(results, file, change, message):
 
 def test_parameters_of_another_version_are_told(results):
     path = results / "digits" / f"{NAME}.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"seeds": 2', '"sedes": 2'), encoding="utf-8")
+    path.write_text(_sealed('"seeds": 2', '"sedes": 2')(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(published.PublishedError, match="not the parameters of this version: unknown parameter 'sedes'"):
         published.parameters(PAGE, "digits")
+
+
+def test_what_is_no_file_is_named_at_once(results):
+    for suffix in ("json", "csv"):
+        path = results / "digits" / f"{NAME}.{suffix}"
+        kept = path.read_bytes()
+        for make in toy.ODD:
+            path.unlink()
+            make(path)
+            with pytest.raises(published.PublishedError, match=rf"{NAME}.{suffix}"):
+                published.read("digits", NAME)
+            published.marks([NAME], but="mnist")
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            path.write_bytes(kept)
 
 
 def _verify(monkeypatch, capsys, tmp_path, *options):

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy
 
 from sparselib import models
+from sparselib.repro import dependencies
 from sparselib.repro.store import FORMAT, Store, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +51,45 @@ def test_damage_is_told_and_touches_nothing_else(store, suffix, damage):
     assert path.read_bytes() == content and store.get("w", "good") is not None
     store.put("w", "bad", RECORD, net)
     assert store.get("w", "bad") is not None
+
+
+def test_a_record_under_another_name_is_not_that_step(store):
+    store.put("w", "one", RECORD)
+    store.put("v", "one", RECORD)
+    for other in ("w/two", "v/one"):
+        (store.folder / "steps" / f"{other}.json").write_bytes((store.folder / "steps" / "w" / "one.json").read_bytes())
+        with pytest.warns(UserWarning, match=f"{other}.json is damaged or not ours"):
+            assert store.get(*other.split("/")) is None
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize("make", toy.ODD)
+def test_what_is_no_file_is_damaged_and_nothing_waits(store, make, suffix):
+    store.put("w", "k", RECORD, models.build("convnet", in_channels=1, num_classes=3, image_size=8, width=4))
+    path = store.folder / "steps" / "w" / f"k{suffix}"
+    path.unlink()
+    make(path)
+    with pytest.warns(UserWarning, match=f"k{suffix} is damaged or not ours"):
+        assert store.get("w", "k") is None
+
+
+def test_huge_files_are_not_read(store):
+    store.put("w", "k", RECORD)
+    os.truncate(store.folder / "steps" / "w" / "k.json", 2**40)  # of holes
+    with pytest.warns(UserWarning, match="damaged or not ours"):
+        assert store.get("w", "k") is None
+
+
+def test_a_damaged_list_of_code_is_written_anew(store):
+    symbols = {"a.b": "1", "a.c": "2"}
+    digest = dependencies.digest(symbols)
+    store.put_code(digest, symbols)
+    path = store.folder / "code" / f"{digest}.json"
+    for damage in (b"", b"[]", b'{"a.b": "1"}', b'{"a.b": {}}', b"[" * 10**5):
+        path.write_bytes(damage)
+        assert Store(store.folder).code(digest) is None
+        Store(store.folder).put_code(digest, symbols)
+        assert store.code(digest) == symbols
 
 
 def test_another_layout_is_kept_ignored_and_told(tmp_path):

@@ -16,6 +16,12 @@ from sparselib.repro import runner
 from sparselib.repro.step import Step, row
 from sparselib.repro.store import Store
 
+# What makes something at a path that is no regular file.
+ODD = (
+    os.mkfifo, os.mkdir, lambda path: os.symlink(path, path), lambda path: os.symlink("/dev/zero", path),
+    lambda path: os.symlink("/dev/null", path),
+) if os.name == "posix" else (os.mkdir,)  # fmt: skip
+
 
 class Toy(Step):
     seconds: float = 0.0

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,10 +21,12 @@ from sparselib.repro import parameters as typed
 from sparselib.repro.book import teach
 from sparselib.repro.parameters import Parameters
 from sparselib.repro.step import StepError
-from sparselib.repro.store import Store
+from sparselib.repro.store import Store, sha256
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
+BUILT = ("html", ".doctrees")  # what the builder makes and, next time, builds upon
+OTHER = "prose, settings or the library changed"
 UNKNOWN = "cannot be told: its data are not here"
 LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
@@ -65,9 +68,12 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
     wanted = _wanted(pages)
     _synchronise(sources, wanted)
     mark, index = _rendered()
-    if _is_of(wanted):
+    if (why := _why_not(wanted)) is None:
         return index
-    mark.unlink(missing_ok=True)
+    _remove(mark)
+    if why != OTHER:  # what was built is not as it was: nothing of it is built upon
+        for name in BUILT:
+            _remove(project.build_folder() / name)
     command = [
         sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(sources),
         "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
@@ -82,7 +88,7 @@ def build(pages: Mapping[str, type[Parameters]]) -> Path:
         told = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
         raise BookError("the book does not build:\n" + "\n".join(told[:20]) + f"\n(all of it: {log})")
     _check_pages(index.parent, pages)
-    mark.write_text(_digest(wanted), encoding="utf-8")
+    checkpoints.write_atomic(mark, json.dumps({"sources": _digest(wanted), "built": _built()}, indent=1).encode())
     return index
 
 
@@ -93,7 +99,8 @@ def why_stale(pages: Mapping[str, type[Parameters]]) -> str | None:
     for name, model in pages.items():
         if why := notebooks.why_stale(typed.resolve(model, {}), executed(name)):
             return f"stale: {name}: {why}"
-    return None if _is_of(_wanted(pages)) else "stale: prose, settings or the library changed"
+    why = _why_not(_wanted(pages))
+    return why and f"stale: {why}"
 
 
 def _rendered():
@@ -101,9 +108,34 @@ def _rendered():
     return project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
 
 
-def _is_of(wanted):
-    mark, index = _rendered()
-    return index.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == _digest(wanted)
+def _why_not(wanted):
+    """Return why the rendered book is not that of its sources as it was built, None when it is."""
+    try:
+        mark = json.loads(checkpoints.read_bytes(_rendered()[0]))
+        sources, before = mark["sources"], dict(mark["built"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return "not built"
+    now = _built()
+    if differ := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+        more = f" and {len(differ) - 1} more" if differ[1:] else ""
+        return f"{differ[0]}{more}: not as it was built"
+    return None if sources == _digest(wanted) else OTHER
+
+
+def _built():
+    """Return {path in the folder of what is built: checksum} of the rendered book and of what the builder keeps."""
+    found, folder = {}, project.build_folder()
+    for path in (path for name in BUILT for path in (folder / name).rglob("*")):
+        if not path.is_dir() or path.is_symlink():
+            try:
+                found[path.relative_to(folder).as_posix()] = sha256(checkpoints.read_bytes(path))
+            except OSError as error:
+                found[path.relative_to(folder).as_posix()] = str(error.strerror)
+    return found
+
+
+def _remove(path):
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _digest(wanted):
@@ -120,7 +152,7 @@ def _check_pages(html, pages):
     """Raise BookError unless every figure of the executed notebooks stands on its page."""
     for name, model in pages.items():
         page = (html / model.folder / f"{name}.html").read_text(encoding="utf-8")
-        for cell in nbformat.read(executed(name), as_version=4).cells:
+        for cell in notebooks.read(executed(name)).cells:
             for about in filter(None, map(notebooks.about, cell.get("outputs", []))):
                 if f'id="{about["name"]}"' not in page:
                     raise BookError(f"the figure {about['name']} is missing on the page {name}")
@@ -150,7 +182,7 @@ def _wanted(pages):
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
     wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
     sources = sorted(LIBRARY.rglob("*.py"))
-    wanted["library.sha256"] = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest().encode()
+    wanted["library.sha256"] = sha256(b"".join(path.read_bytes() for path in sources)).encode()
     return wanted | teach.materials(pages, executed, wanted)
 
 
@@ -172,7 +204,7 @@ def _status(pages):
     """
     store, live, stored, machines = Store(project.store_folder()), [], [], {}
     for name, model in pages.items():
-        metadata = nbformat.read(executed(name), as_version=4).metadata
+        metadata = notebooks.read(executed(name)).metadata
         p = typed.resolve(model, metadata["sparselib"]["parameters"])
         origin = metadata.get("sparselib-run", {})
         machines.setdefault(_machine(origin), []).append(f"`{name}`")
@@ -243,7 +275,7 @@ def _page(path):
     Caption, label and alt text are read from the metadata of the cell, and apply to all its outputs: so each figure
     gets a cell of its own, without a source.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = notebooks.read(path)
     cells, leads = [], []
     for cell in notebook.cells:
         if "outputs" in cell:
@@ -288,7 +320,7 @@ def _folds_with(first, second):
 def _figures(path):
     """Return {name: (MyST that shows it, SVG)} of the figures of an executed notebook."""
     found = {}
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in notebooks.read(path).cells:
         for output in cell.get("outputs", []):
             about, svg = notebooks.about(output), output.get("data", {}).get("image/svg+xml")
             if about and svg:
@@ -315,11 +347,13 @@ def _mathjax():
 def _synchronise(folder, wanted):
     """Make `folder` hold exactly the wanted files; those that are equal keep their times, so little is rebuilt."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                shutil.rmtree(path)
-        elif path.relative_to(folder).as_posix() not in wanted:
-            path.unlink()
+        is_wanted, is_link = path.relative_to(folder).as_posix() in wanted, path.is_symlink()
+        if path.is_dir() and not is_link:
+            kept = not is_wanted and any(path.iterdir())
+        else:
+            kept = is_wanted and path.is_file() and not is_link
+        if not kept:
+            _remove(path)
     for name, content in wanted.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:

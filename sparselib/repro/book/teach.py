@@ -34,12 +34,12 @@ def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], P
     """
     made = {}
     for name, model in pages.items():
-        notebook = nbformat.read(notebooks.template(model), as_version=4)
+        notebook = notebooks.read_template(model)
         if any(_solution(cell) for cell in notebook.cells):
             made[f"{FOLDER}/student/{name}.ipynb"] = nbformat.writes(student(notebook)).encode()
     for plan, (title, chapters, claim) in plans(static).items():
         if all(name in pages for name in (*chapters, claim)):
-            read = {name: nbformat.read(executed(name), as_version=4) for name in (*chapters, claim)}
+            read = {name: notebooks.read(executed(name)) for name in (*chapters, claim)}
             quiz = exit_quiz(static[f"{FOLDER}/plans.md"].decode(), title)
             slides = [*opening(title, read[claim]), *(s for name in chapters for s in of_chapter(read[name]))]
             slides += [("Outcome against vote", _lead(read[claim])), ("Exit quiz", quiz)]
