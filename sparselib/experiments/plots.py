@@ -260,7 +260,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             own = table[(table["scale"] == scale) & (table["measure"] == measure)]
             heads, places, height = strips[scale]
             labels = [label for _, label in places.values()]
-            _name(axis, heads, height, indent=max(DIGIT * (len(label) - label.count(".") / 2) for label in labels))
+            _name(axis, heads, height, indent=max(map(_width, labels)))
             for line, delta in zip(own["line"].map(str), own["delta"], strict=True):
                 middle = places[line][0]
                 axis.fill_between([-delta, delta], middle - 0.08, middle + 0.08, color="#e4e4e4", linewidth=0, zorder=0)
@@ -274,9 +274,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
             axis.set(xlim=_wide(table[table["measure"] == measure]))  # the same at every scale
             axis.tick_params(labelbottom=True)
-            title = ", ".join(
-                filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 and scale else ""])
-            )
+            title = ", ".join(filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
         for row, scale in zip(axes, scales, strict=True):
             row[0].set_yticks(*zip(*strips[scale][1].values(), strict=True))
@@ -288,30 +286,41 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         shown = [name for name in OUTCOMES if name in legend]
         columns = min(3, int(13 * WIDTH) // (7 + max(map(len, shown))) or 1)
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    told = [f"{words.scale(r.scale)}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
+    named = [", ".join(filter(None, (words.scale(r.scale), r.measure, r.line))) for r in table.itertuples()]
+    told = [
+        f"{name}: {mean:+.1f}, {said}" for name, mean, said in zip(named, table["mean"], table["told"], strict=True)
+    ]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 
 
 def _grouped(own):
     """Return where rows of a forest plot go: {name of a group: (its top,)}, {line: (its middle, its label)}, height.
 
-    The lines of one arm stand together under its name, each with its sparsity or size at the left; a line that is
-    alone has its own name.
+    The lines of one arm stand together under its name, each with its sparsity, size or scale at the left; a line that
+    is alone has its own name.
     """
     lines = own.drop_duplicates("line")
     if "head" not in lines:
         lines = lines.assign(head=lines["line"], unit="", at=0.0)
+    if "label" not in lines:
+        numbers = zip(lines["at"], lines["unit"], strict=True)
+        lines = lines.assign(label=[f"{at:,.0f}" if unit == "size" else f"{at:g}" for at, unit in numbers])
     heads, places, top = {}, {}, 0.04
     for (head, unit), group in lines.groupby(["head", "unit"], sort=False):
         alone = len(group) == 1
-        name = str(group["line"].iloc[0]) if alone else f"{head}, {AT[unit]}"
+        name = str(group["line"].iloc[0]) if alone and unit else f"{head}, {AT[unit]}" if unit else str(head)
         heads[name] = (top,)
         top += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
-        for line, at in group.sort_values("at")[["line", "at"]].values:
-            places[str(line)] = top + 0.09, "" if alone else f"{at:,.0f}" if unit == "size" else f"{at:g}"
+        for line, label in group.sort_values("at", kind="stable")[["line", "label"]].values:
+            places[str(line)] = top + 0.09, "" if alone else label
             top += 0.18
         top += 0.05
     return heads, places, top
+
+
+def _width(label):
+    """Return the width of the label of a row, in inches; points and letters are narrower than digits."""
+    return DIGIT * (len(label) - label.count(".") / 2 - sum(map(str.isalpha, label)) / 4)
 
 
 def _wide(own):

@@ -305,13 +305,16 @@ def ends(scales: dict[str, list[Result]], delta: float) -> dict[str, list[Endpoi
 
 
 def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
-    """Return the endpoints of all scales for `plots.forest`."""
+    """Return the endpoints of all scales for `plots.forest`: the scales of one endpoint stand together."""
     lines = []
-    for scale, own in found.items():
+    for at, (scale, own) in enumerate(found.items()):
+        label = words.scale(scale) if len(found) > 1 else ""
         for e in own:
+            head = f"{e.claim}: {e.question}"
             mean, low, high = statistics.interval(e.differences)
             ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.outcome, "told": e.told}
-            line = {"scale": scale, "measure": words.scale(scale), "line": f"{e.claim}: {e.question}", "moves": e.moves}
+            line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
+            line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
             lines.append({**line, **ends})
     return pd.DataFrame(lines)
 
@@ -347,8 +350,8 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
             decided and line["outcome"] == statistics.OPEN
         )
         if line["moves"] and math.isfinite(line["low"]):
-            own = {name: line[name] for name in ("mean", "low", "high", "delta")} | {"scale": line["measure"]}
-            ends.append({"name": line["line"], **own, "fixed": line["outcome"] if kept else None})
+            own = {name: line[name] for name in ("mean", "low", "high", "delta")} | {"scale": line["of"]}
+            ends.append({"name": line["head"], **own, "fixed": line["outcome"] if kept else None})
     return ends
 
 

@@ -139,7 +139,7 @@ def test_endpoints_can_be_drawn():
     assert set(table["outcome"]) <= set(statistics.OUTCOMES) and len(table) == 3
     drawing = plots.forest(table)
     told = "pruned after training by magnitude (sparsity 0.8) minus left unpruned"
-    assert f"C1a: {told}: accuracy under attack, over all radii: +2.0, better by less than 7" in drawing.alt
+    assert f"C1a: {told}: accuracy under attack, over all radii, digits: +2.0, better by less than 7" in drawing.alt
 
 
 # Captions
