@@ -72,6 +72,13 @@ PIECE = (
 )
 
 
+def test_references_are_told_in_words():
+    told = teach.plain(
+        "FGSM {cite}`goodfellow2015, lee2018b` of {cite:t}`cohen2019`, see {doc}`/notebooks/06_verdict`."
+    )
+    assert told == "FGSM (Goodfellow 2015, Lee 2018b) of Cohen 2019, see *verdict*."
+
+
 def _chapter():
     about = {"name": "fig-x", "caption": "What *it* shows.", "alt": "Two <lines>.", "class": "chart"}
     outputs = [

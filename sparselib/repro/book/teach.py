@@ -18,8 +18,10 @@ from sparselib.repro.parameters import Parameters
 FOLDER = "book/teach"
 BOX = re.compile(r"(?ms)^(`{3,}|:{3,})\{admonition\} ([^\n]*)\n:class: ([^\n]*)\n(.*?)\n\1[ ]*$")
 ROLES = [  # MyST that is Markdown to nobody else, and what stands for it
-    (r"\{doc\}`([^`<]+?) *<[^`>]+>`", r"\1"), (r"\{doc\}`/?(?:\w+/)*([^`]+)`", r"*\1*"),
-    (r"\{(?:numref|ref)\}`[^`]+`", "the figure"), (r"\{cite(?::\w)?\}`([^`]+)`", r"(\1)"),
+    (r"\{doc\}`([^`<]+?) *<[^`>]+>`", r"\1"),
+    (r"\{doc\}`/?(?:\w+/)*(?:\d\d_)?([^`]+)`", lambda found: f"*{found[1].replace('_', ' ')}*"),
+    (r"\{(?:numref|ref)\}`[^`]+`", "the figure"), (r"\{cite:t\}`([^`]+)`", lambda found: _cited(found[1])),
+    (r"\{cite(?::\w)?\}`([^`]+)`", lambda found: f"({_cited(found[1])})"),
     (r"\{[\w:-]+\}`([^`]+)`", r"`\1`"),
 ]  # fmt: skip
 ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
@@ -92,6 +94,11 @@ def plain(text: str) -> str:
     return text
 
 
+def _cited(keys):
+    """Return "Cohen 2019, Lee 2018" for the keys of the bibliography."""
+    return re.sub(r"([a-z]+)(\d{4}\w?)", lambda key: f"{key[1].capitalize()} {key[2]}", re.sub(r",\s*", ", ", keys))
+
+
 def boxes(notebook: nbformat.NotebookNode, kind: str) -> Iterator[tuple[str, str]]:
     """Yield (title, Markdown) of the boxes of a class; also of those that a cell has shown."""
     texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
@@ -112,7 +119,7 @@ def opening(title: str, claim: nbformat.NotebookNode) -> Iterator[tuple[str, str
     """Yield the first slides of a plan: its title, and the vote on a claim."""
     yield title, "Arrow keys turn the slides; in an interactive piece they move its slider.\n\nPrint: one slide a page."
     for _, body in boxes(claim, "vote"):
-        yield "Vote", body
+        yield "Vote", body.replace(" **A** ", "\n\n- **A** ").replace(" · ", "\n- ")
 
 
 def of_chapter(notebook: nbformat.NotebookNode) -> Iterator[tuple[str, str]]:
@@ -168,15 +175,17 @@ def deck(title: str, slides: list[tuple[str, str]], static: Mapping[str, bytes])
 STYLE = """
 :root { --pst-color-text-base: #1c2127; --pst-color-text-muted: #4a5763; --pst-color-border: #aeb6bf;
   --pst-color-surface: #f3f5f7; --pst-color-primary: #0173b2; --pst-color-warning: #b35900; }
-body { font: 1.25rem/1.45 system-ui, sans-serif; color: #1c2127; background: #fff; margin: 0; }
-section { box-sizing: border-box; max-width: 62rem; margin: 0 auto; padding: 1.5rem 2rem 4rem; }
+body { font: clamp(1.1rem, 2.1vw, 2.2rem)/1.4 system-ui, sans-serif; color: #1c2127; background: #fff; margin: 0; }
+section { box-sizing: border-box; max-width: 86vw; margin: 0 auto; padding: 2vh 2vw 3rem; }
 .js section { display: none; } .js section.on { display: block; }
-h2 { font-size: 1.9rem; line-height: 1.15; margin: 0 0 1rem; } p.stamp { display: none; }
+h2 { font-size: 1.5em; line-height: 1.15; margin: 0 0 0.6em; } p.stamp { display: none; }
 figure { margin: 0; } figure > svg { width: 100%; height: auto; max-height: 62vh; }
+figure + p, .explorer { font-size: 0.72em; }
 table { border-collapse: collapse; } td, th { border: 1px solid #aeb6bf; padding: 0.2rem 0.6rem; }
 pre { background: #f3f5f7; padding: 0.6rem; overflow-x: auto; }
 #count { position: fixed; right: 1rem; bottom: 0.6rem; font-size: 0.9rem; color: #4a5763; }
-@media print { .js section, section { display: block; break-after: page; padding: 0; } #count { display: none; } }
+@media print { .js section, section { display: block; break-after: page; padding: 0; max-width: none; }
+  body { font-size: 1.2rem; } #count { display: none; } }
 """
 TURN = """
 (() => {
