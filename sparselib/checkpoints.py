@@ -43,15 +43,18 @@ def load_model(
     """
     path = _path(path)
     try:
+        if path.exists():  # else it is told below
+            _check_regular(path, LARGEST)
         with safe_open(path, framework="pt", device=str(device)) as file:
             header: dict[str, Any] = json.loads((file.metadata() or {})["network"])
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        spec, sizes = header["spec"], header["sizes"]
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        spec, sizes = header["spec"], dict(header["sizes"])
+        build = None if spec is None else partial(models.build, **spec)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or not a network of sparselib: {error!r}") from error
     if into is None and spec is None:
         raise ValueError(f"{path} is not of models.build: give a network of its class, or what makes one, as `into`")
-    make: Any = partial(models.build, **spec) if into is None else into
+    make: Any = build if into is None else into
     try:
         model = masks.bare(make if isinstance(make, nn.Module) else make()).to(device)
         _resize(model, sizes, state)
@@ -71,6 +74,7 @@ def _path(path):
     return Path(path)
 
 
+LARGEST = 2**35  # bytes of a network
 SIZES = (
     "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_channels",
     "num_groups", "normalized_shape", "num_parameters", "normalized_dim", "split_size",
@@ -120,12 +124,16 @@ def read_bytes(path: str | Path, *, most: int = 2**28) -> bytes:
 
     A pipe in its place would let the reader wait for ever, and a device never end.
     """
+    _check_regular(path, most)
+    return Path(path).read_bytes()
+
+
+def _check_regular(path, most):
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     if about.st_size > most:
         raise OSError(errno.EFBIG, f"{about.st_size:,} bytes, at most {most:,} are read", str(path))
-    return Path(path).read_bytes()
 
 
 def _replace(temporary, path, attempts=20):

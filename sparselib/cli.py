@@ -1,17 +1,21 @@
 """The command line: reproduce, run, status, verify, archive, cell, list."""
 
 import contextlib
+import functools
 import io
 import os
 import random
+import shutil
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
-from sparselib import data, experiments
+from sparselib import data, experiments, outside
 from sparselib.detection import detectors
 from sparselib.pruning import criteria
 from sparselib.repro import archive as archives
@@ -54,16 +58,19 @@ FromNothing = Annotated[
 
 def _address(scheduler: str | None):
     try:
-        return scheduler and cluster.check_address(scheduler)
+        address = None if scheduler is None else cluster.check_address(scheduler)
     except ValueError as error:
         raise typed.ParameterError(str(error)) from None
+    if address and (risk := cluster.risk(address)):
+        _say(risk)
+    return address
 
 
 Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="tcp://HOST:PORT", callback=_address,
-        help="A Dask scheduler, whose workers compute; they share the store.",
+        help="A Dask scheduler (or tls://…), whose workers compute; they share the store. It can run programs here.",
     ),
 ]  # fmt: skip
 
@@ -102,7 +109,7 @@ def reproduce(
         _say(f"no book yet, not run: {', '.join(lacking)}; run: sparselib reproduce")
         return
     _say("building the book …")
-    typer.echo(book.build(experiments.PAGES))
+    _tell(book.build(experiments.PAGES))
 
 
 @app.command()
@@ -125,7 +132,7 @@ def run(
     notebooks.check_template(notebooks.read_template(page), page, book=False)
     _compute([parameters], _store(from_nothing), jobs, scheduler)
     notebooks.execute(parameters, output, book=False)
-    typer.echo(output)
+    _tell(output)
 
 
 @app.command()
@@ -138,17 +145,17 @@ def status(profile: Profile = "digits", figure: Figures = None, set_: Sets = Non
             steps = parameters.steps()
             lacking = runner.missing(steps, store)
         except (FileNotFoundError, StepError) as error:  # its data are not there, or not as asked
-            typer.echo(f"{parameters.notebook}: cannot tell{'' if str(error) in told else f': {error}'}")
+            _tell(f"{parameters.notebook}: cannot tell{'' if str(error) in told else f': {error}'}")
             told.add(str(error))
             continue
         why = notebooks.why_stale(parameters, book.executed(parameters.notebook))
-        typer.echo(f"{parameters.notebook}: {'stale: ' + why if why else 'fresh'}")
+        _tell(f"{parameters.notebook}: {'stale: ' + why if why else 'fresh'}")
         if steps:
             there = len({step.key for step in steps} - {step.key for step in lacking})
-            typer.echo(f"  {there} of {len(steps)} steps are in the store")
+            _tell(f"  {there} of {len(steps)} steps are in the store")
         reasons = [runner.reason(step, store) for step in lacking]
         for reason in dict.fromkeys(reasons):
-            typer.echo(f"  {reasons.count(reason)} to compute: {reason}")
+            _tell(f"  {reasons.count(reason)} to compute: {reason}")
 
 
 @app.command("verify")
@@ -172,7 +179,7 @@ def verify_(
     """
     sound = archives.check(project.root())
     if sound is not None:
-        typer.echo(f"{sound} files as archived")
+        _tell(f"{sound} files as archived")
     if files_only:
         if sound is None:
             raise typed.ParameterError(f"--files-only is for an unpacked archive: there is no {archives.MANIFEST} here")
@@ -184,15 +191,15 @@ def verify_(
     within = _store(False).folder if scheduler else None  # where the workers see it
     compared = verify.recompute(profile, picked, tolerance=tolerance, within=within, jobs=jobs, scheduler=scheduler)
     for found in compared:
-        typer.echo(f"{found.figure}, {found.step}: {found.outcome}")
+        _tell(f"{found.figure}, {found.step}: {found.outcome}")
         for name, before, now, outcome in found.values:
             numbers = f"published {before:.6g}, recomputed {now:.6g}, difference {now - before:.2g}"
-            typer.echo(f"  {', '.join(name)}: {numbers}: {outcome}")
+            _tell(f"  {', '.join(name)}: {numbers}: {outcome}")
         for note in found.notes:
-            typer.echo(f"  note: {note}")
+            _tell(f"  note: {note}")
     outcomes = [found.outcome for found in compared]
     same, near, different = map(outcomes.count, (verify.SAME, verify.NEAR, verify.DIFFERENT))
-    typer.echo(f"{same} of {len(outcomes)} steps identical, {near} within {tolerance:g}, {different} different")
+    _tell(f"{same} of {len(outcomes)} steps identical, {near} within {tolerance:g}, {different} different")
     if different:
         raise typer.Exit(1)
 
@@ -209,13 +216,13 @@ def archive(
         out = archives.check_name(output or archives.default_path())
     except ValueError as error:
         raise typed.ParameterError(str(error)) from None
-    typer.echo(archives.write(experiments.PAGES, out))
+    _tell(archives.write(experiments.PAGES, out))
 
 
 @app.command()
 def cell(notebook: Annotated[str, typer.Argument(help="notebooks/05_sensnorm.ipynb, or just 5.")]):
     """Print the cell of parameters of a notebook, as its page and the live profile have it."""
-    typer.echo(typed.cell(typed.find(experiments.PAGES, notebook)))
+    _tell(typed.cell(typed.find(experiments.PAGES, notebook)))
 
 
 @app.command("list")
@@ -239,7 +246,7 @@ def list_(
     }
     if what not in known:
         raise typed.ParameterError(f"cannot list {what!r} (allowed: {', '.join(known)})")
-    typer.echo("\n".join(known[what]))
+    _tell("\n".join(known[what]))
 
 
 def _store(from_nothing):
@@ -309,8 +316,29 @@ def _from_root(path):
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
+def _tell(text):
+    """Print a result; nothing that it holds steers the terminal."""
+    typer.echo(outside.visible(text))
+
+
 def _say(text):
-    typer.echo(text, err=True)
+    """Print a message to stderr, above a progress bar, wrapped to a terminal's width."""
+    text = outside.visible(text)
+    if sys.stderr.isatty():
+        width = max(40, shutil.get_terminal_size().columns)
+        wrap = functools.partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(map(wrap, text.splitlines()))
+    tqdm.write(text, file=sys.stderr)
+
+
+def _warn(message, *_, **__):
+    """Print a warning, each once."""
+    if (text := str(message)) not in _warned:
+        _warned.add(text)
+        _say(f"sparselib: warning: {text}")
+
+
+_warned = set()
 
 
 @contextlib.contextmanager
@@ -333,7 +361,8 @@ def main():
     """Run the command line; every foreseen error is one message: exit code 2 for wrong arguments, 1 for the rest."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a sign that its encoding lacks is no reason to fail
-    warnings.showwarning = lambda message, *_, **__: _say(f"sparselib: warning: {message}")
+    _warned.clear()
+    warnings.showwarning = _warn
     try:
         with _in_project():
             code = app(standalone_mode=False)
@@ -350,5 +379,7 @@ def main():
         show = getattr(error, "show", None)
         if show is None:  # click's usage errors show themselves; which click is typer's affair
             raise
-        show()
+        shown = io.StringIO()
+        show(shown)
+        _say(shown.getvalue().rstrip())
         sys.exit(getattr(error, "exit_code", 2))

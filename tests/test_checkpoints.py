@@ -1,5 +1,8 @@
+import os
+
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from sparselib import checkpoints, models, pruning, vision
@@ -57,3 +60,33 @@ def test_shared_weights_and_single_layers_come_back(tmp_path):
         loaded = checkpoints.load_model(tmp_path / "net", into=make)
         assert torch.equal(loaded(x), net(x)) and pruning.sparsity(loaded) == 0.5
         assert len(masks.distinct(loaded)) == 1
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", "3", "null", '{"spec": 3, "sizes": {}}', '{"spec": {}, "sizes": 3}', "[" * 10**5]
+)
+def test_a_header_of_anything_else_is_told(tmp_path, header):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(save({"a": torch.zeros(1)}, metadata={"network": header}))
+    with pytest.raises(ValueError, match="net.safetensors (is damaged or not a|does not hold a) network of"):
+        checkpoints.load_model(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
+def test_what_is_no_regular_file_is_told_at_once(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path, told in (
+        (tmp_path / "fifo", "not a regular"),
+        ("/dev/zero", "not a regular"),
+        (tmp_path, "not a regular"),
+    ):
+        with pytest.raises(OSError, match=told):
+            checkpoints.load_model(path)
+        with pytest.raises(OSError, match=told):
+            checkpoints.read_bytes(path)
+    (tmp_path / "file").write_bytes(b"123")
+    assert checkpoints.read_bytes(tmp_path / "file", most=3) == b"123"
+    with pytest.raises(OSError, match="3 bytes, at most 2 are read"):
+        checkpoints.read_bytes(tmp_path / "file", most=2)
+    with pytest.raises(FileNotFoundError):
+        checkpoints.read_bytes(tmp_path / "none")

@@ -134,3 +134,13 @@ def test_private_names_stay_in_their_module():
                 assert own or not node.attr.startswith("_"), f"{path.name}: {node.value.id}.{node.attr}"
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparselib"):
                 assert not [a.name for a in node.names if a.name.startswith("_")], path.name
+
+
+def test_checksums_are_of_the_pinned_versions():
+    pinned = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    hashed = (ROOT / "constraints-hashed.txt").read_text(encoding="utf-8")
+    found = re.findall(r"(?m)^([\w.\-]+)==(\S+) \\$", hashed)
+    names = ((re.sub("[-_.]+", "-", name).lower(), v) for name, v in (line.split("==") for line in pinned))
+    assert sorted(found) == sorted(names)
+    assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", hashed)) >= len(pinned)
+    assert not re.findall(r"https?:|--(?:index|find)", hashed)

@@ -16,9 +16,10 @@ from sparselib.detection import detectors
 from sparselib.experiments.measurements import Detection
 from sparselib.experiments.networks import NetworkStep, Pruned, Trained
 from sparselib.experiments.samples import Data, family, strength
+from sparselib.outside import read_yaml, short
 from sparselib.pruning import criteria, schedules, subnetworks
 from sparselib.repro import project
-from sparselib.repro.parameters import Parameters, read_yaml
+from sparselib.repro.parameters import Parameters
 from sparselib.robustness import shifts
 
 
@@ -90,40 +91,46 @@ def _known(what, allowed, name):
 
 def _distinct(values):
     if len(set(values)) < len(values):
-        raise ValueError(f"must not name anything twice, got {values}")
+        raise ValueError(f"must not name anything twice, got {short(values)}")
     return values
 
 
 def _some_positive(values):
     if not any(values):
-        raise ValueError(f"must hold at least one sparsity above 0, got {values}")
+        raise ValueError(f"must hold at least one sparsity above 0, got {short(values)}")
     return values
 
 
 def holding(name: str, names: list[str], why: str = "which others are compared with") -> list[str]:
     """Return the names. Raises ValueError, saying `why`, unless `name` is among them."""
     if name not in names:
-        raise ValueError(f"must hold {name!r}, {why}, got {names}")
+        raise ValueError(f"must hold {name!r}, {why}, got {short(names)}")
     return names
 
 
 CHOSEN = "chosen"  # the value of a parameter that results/<profile>/choices.csv has
-SEVERAL, DISTINCT = Field(min_length=1), AfterValidator(_distinct)
+SEVERAL, DISTINCT = Field(min_length=1, max_length=100), AfterValidator(_distinct)
 
-Count = Annotated[StrictInt, Field(ge=1)]
+# Upper bounds are far beyond what is of use: a slip of a digit is told before it computes for days.
+Count = Annotated[StrictInt, Field(ge=1, le=10**6)]
 Limit = Annotated[StrictInt, Field(ge=0)]  # 0: none. (None would say: as the profile has it.)
 Seed = Annotated[StrictInt, Field(ge=0)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
-Epochs = Annotated[StrictInt, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Few = Annotated[StrictInt, Field(ge=1, le=1000)]
+Width = Annotated[StrictInt, Field(ge=0, le=10_000)]
+OwnWidth = Annotated[Width, Field(ge=1)]
+SomeWidths = Annotated[list[OwnWidth], Field(max_length=100), DISTINCT]
+Epochs = Annotated[StrictInt, Field(ge=0, le=10_000)]
+Positive = Annotated[float, Field(gt=0, le=1000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Sparsities = Annotated[list[Sparsity], SEVERAL, DISTINCT]
+AnySparsities = Annotated[list[Sparsity], Field(max_length=100), DISTINCT]
+Sparsities = Annotated[AnySparsities, SEVERAL]
 SomeSparsities = Annotated[Sparsities, AfterValidator(_some_positive)]
 Radii = Annotated[list[Positive], SEVERAL, DISTINCT]
-SomeRadii = Annotated[list[Positive], DISTINCT]
+SomeRadii = Annotated[list[Positive], Field(max_length=100), DISTINCT]
 OneRecipe = Annotated[str, AfterValidator(partial(_readable, recipe))]
 Recipes = Annotated[list[OneRecipe], SEVERAL, DISTINCT]
-SomeRecipes = Annotated[list[OneRecipe], DISTINCT]
+SomeRecipes = Annotated[list[OneRecipe], Field(max_length=100), DISTINCT]
 Shift = Annotated[str, AfterValidator(partial(_readable, shift))]
 Shifts = Annotated[list[Shift], SEVERAL, DISTINCT, Field(description="<shift>:<severity 1 to 5>")]
 Detectors = Annotated[list[Annotated[str, AfterValidator(partial(_readable, detector))]], SEVERAL, DISTINCT]
@@ -136,11 +143,12 @@ Objective = Annotated[str, AfterValidator(partial(_known, "objective", subnetwor
 Objectives = Annotated[list[Objective], SEVERAL, DISTINCT]
 Control = Annotated[str, AfterValidator(partial(_known, "control", ("magnitude", "random")))]
 Controls = Annotated[list[Control], DISTINCT]
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], DISTINCT]
 Seeds = Annotated[StrictInt, Field(ge=1, le=100, description="number of seeds: 0, 1, …")]
 AttackSteps = Annotated[Count, Field(description="steps of PGD")]
 AttackSamples = Annotated[Count, Field(description="attack this many test images")]
-AttackRestarts = Annotated[Count, Field(description="restarts of PGD, up each of two losses")]
-Rounds = Annotated[Count, Field(description="cuts after training, with training on between them")]
+AttackRestarts = Annotated[Few, Field(description="restarts of PGD, up each of two losses")]
+Rounds = Annotated[Few, Field(description="cuts after training, with training on between them")]
 Precision = Annotated[str, AfterValidator(partial(_known, "precision", (*training.PRECISIONS, "auto")))]
 Augment = Annotated[str, AfterValidator(partial(_known, "augment", ("", *training.AUGMENTATIONS)))]
 Finetuning = Annotated[Epochs, Field(description="training epochs after pruning")]
@@ -186,20 +194,19 @@ class Page(Parameters):
     )
 
     dataset: str = Field(description="a data set's name, or folder:<path>")
-    held_out: list[str] = Field(description="classes kept out of training, to be detected")
+    held_out: Names = Field(description="classes kept out of training, to be detected")
     train_limit: Limit = Field(description="use at most this many training samples; 0: all")
     test_limit: Limit = Field(description="use at most this many test samples; 0: all")
     network: str = Field(description="architecture, or yours: <path or module>:<factory>")
     weights: str = Field(description="file of its weights, taken as they are; empty: it is trained")
-    width: Limit = Field(description="channels of the first layer; 0: the network's own")
+    width: Width = Field(description="channels of the first layer; 0: the network's own")
     epochs: Epochs = Field(description="training epochs of the dense network")
     batch_size: Count = Field(description="training batch size")
     precision: Precision = Field(description="of training: float32, bfloat16, or auto")
     augment: Augment = Field(description="of training images: crop, crop+flip; empty: none")
 
-    @model_validator(mode="before")
     @classmethod
-    def _as_chosen(cls, values):
+    def filled_in(cls, values):
         """Put the profile's choices where a value is `CHOSEN`: radii; the strength of "pgd:chosen", "fog:chosen"."""
 
         def chosen(name):
@@ -219,14 +226,29 @@ class Page(Parameters):
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, name):
-        return name if strength(name)[0] == "folder" else checks.choice("dataset", name, data.NAMES)
+        kind, path = strength(name)
+        if kind == "folder" and not path.strip():
+            raise ValueError(f"dataset must be a name or folder:<path>, got {name!r}")
+        return name if kind == "folder" else checks.choice("dataset", name, data.NAMES)
 
     @field_validator("network")
     @classmethod
     def _known_network(cls, name):
-        return (
-            name if ":" in name else checks.choice("network", name, models.NAMES, also=", <path or module>:<factory>")
-        )
+        place, colon, factory = name.rpartition(":")
+        if not colon:
+            return checks.choice("network", name, models.NAMES, also=", <path or module>:<factory>")
+        if not place.strip() or not factory.strip():
+            raise ValueError(f"network must be a name or <path or module>:<factory>, got {name!r}")
+        return name
+
+    @field_validator("weights")
+    @classmethod
+    def _existing_weights(cls, name):
+        try:
+            models.weights_file(name or __file__)
+        except OSError as error:  # such a name cannot be
+            raise ValueError(f"weights: {error}") from None
+        return name
 
     @model_validator(mode="after")
     def _network_fits(self):

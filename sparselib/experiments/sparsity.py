@@ -4,7 +4,7 @@ from functools import cache
 from itertools import product
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparselib.experiments import fields, words
 from sparselib.experiments.fields import Figure, recipe, shift
@@ -79,11 +79,11 @@ class SparsityGrid(Figure):
     headline_sparsity: fields.Share = Field(description="the first recipe at this is the claim's endpoint")
     rounds: fields.Rounds
     finetune_epochs: fields.Finetuning
-    wide_width: fields.Count = Field(description="same size: width of what is pruned to narrow sizes")
-    narrow_widths: list[fields.Count] = Field(description="same size: widths of the dense networks")
+    wide_width: fields.OwnWidth = Field(description="same size: width of what is pruned to narrow sizes")
+    narrow_widths: fields.SomeWidths = Field(description="same size: widths of the dense networks")
     label_noise: fields.Share = Field(description="noisy labels: share of training labels drawn anew")
-    noisy_width: fields.Count = Field(description="noisy labels: width")
-    noisy_epochs: Annotated[StrictInt, Field(ge=2)] = Field(description="noisy labels: training epochs")
+    noisy_width: fields.OwnWidth = Field(description="noisy labels: width")
+    noisy_epochs: Annotated[fields.Epochs, Field(ge=2)] = Field(description="noisy labels: training epochs")
     noisy_recipes: fields.SomeRecipes = Field(description="noisy labels; none: no such question")
     noisy_sparsities: fields.SomeSparsities = Field(description="noisy labels: weights removed")
 

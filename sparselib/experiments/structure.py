@@ -66,11 +66,11 @@ class StructureAndCost(Figure):
     seeds: fields.Seeds
     recipe: fields.OneRecipe = Field(description="how units are removed: <criterion> <when> units")
     unit_sparsities: fields.SomeSparsities = Field(description="fractions of weights removed with whole units")
-    scratch_sparsities: list[fields.Sparsity] = Field(description="sizes that are also trained from scratch")
+    scratch_sparsities: fields.AnySparsities = Field(description="sizes that are also trained from scratch")
     rounds: fields.Rounds
     finetune_epochs: fields.Finetuning
     lr: fields.Positive = Field(description="highest learning rate of every training")
-    members: fields.Count = Field(description="networks in an ensemble")
+    members: Annotated[fields.Count, Field(le=100)] = Field(description="networks in an ensemble")
     defences: Defences = Field(description="what else is trained: smoothing, adversarial")
     eps: fields.Positive = Field(description="radius of the attacks in L∞, in training and test")
     sigma: fields.Positive = Field(description="deviation of the smoothing noise, in training and test")

@@ -25,7 +25,7 @@ class Verdict(Page):
     judges: ClassVar[tuple[type[Parameters], ...]] = tuple(JUDGED.values())
 
     seeds: fields.Seeds
-    delta: Annotated[float, Field(ge=0)] = Field(description="smallest difference that would matter, in points")
+    delta: Annotated[float, Field(ge=0, le=100)] = Field(description="smallest difference that would matter, in points")
     figures: dict[str, dict] = Field(description="other figures' parameters that are not the profile's")
 
     @field_validator("figures")

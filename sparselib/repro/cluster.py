@@ -1,4 +1,8 @@
-"""The workers of a Dask cluster, as a pool: the same calls on other machines, which share the store's folder."""
+"""The workers of a Dask cluster, as a pool: the same calls on other machines, which share the store's folder.
+
+Dask sends pickled programs both ways: whoever answers at the address of a scheduler, and whoever reaches its port, can
+run programs. Behind tls:// both show certificates (files named in Dask's own settings, see TLS).
+"""
 
 import asyncio
 import logging
@@ -16,14 +20,23 @@ from sparselib.repro.workers import Here, WorkerError
 
 CONNECT = 5  # seconds to reach the scheduler
 PATIENCE = 60  # seconds without any worker before giving up
+TLS = "DASK_DISTRIBUTED__COMM__TLS__"
+HINT = f"; its certificates are named by {TLS}CA_FILE, {TLS}CLIENT__CERT and {TLS}CLIENT__KEY"
 
 
 def check_address(address):
-    """Return the address of a scheduler, or raise ValueError unless it is tcp://host:port."""
+    """Return the address of a scheduler, or raise ValueError unless it is tcp://host:port or tls://host:port."""
     found = re.fullmatch(r"(?:tcp|tls)://(?:[\w.\-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
     if not found or not 0 < int(found[1]) < 65536:
-        raise ValueError(f"scheduler must be tcp://host:port, got {address!r}")
+        raise ValueError(f"scheduler must be tcp://host:port or tls://host:port, got {address!r}")
     return address
+
+
+def risk(address: str) -> str | None:
+    """Return what to know before connecting to the address of a scheduler."""
+    if address.startswith("tls:"):
+        return None
+    return f"connecting to {address}: whoever answers there can run programs here (tls:// asks for its certificate)"
 
 
 class Cluster(Here):
@@ -43,10 +56,12 @@ class Cluster(Here):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told by WorkerError
         self._address, self._killed = address, distributed.KilledWorker
         try:
-            asyncio.run(asyncio.wait_for(_identity(address), CONNECT))  # the client waits for ever for a mute one
-            self._client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
+            security = distributed.Security()  # as Dask's settings have it
+            asyncio.run(asyncio.wait_for(_identity(address, security), CONNECT))  # the client waits for ever
+            self._client = distributed.Client(address, timeout=CONNECT, set_as_default=False, security=security)
         except Exception as error:  # whatever answers there may send anything
             why = str(error).splitlines()[0] if str(error) else "no answer"
+            why += HINT if address.startswith("tls:") else ""
             raise WorkerError(f"cannot reach a Dask scheduler at {address} within {CONNECT} s: {why}") from None
         self._executor = self._client.get_executor(pure=False)
         self._workers_seen = time.monotonic()
@@ -88,10 +103,10 @@ class Cluster(Here):
             self._client.close(timeout=5)
 
 
-async def _identity(address):
+async def _identity(address, security):
     from distributed import rpc
 
-    async with rpc(address, timeout=CONNECT) as server:
+    async with rpc(address, timeout=CONNECT, connection_args=security.get_connection_args("client")) as server:
         return await server.identity()
 
 

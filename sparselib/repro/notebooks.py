@@ -46,7 +46,14 @@ class _KernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self):
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+            "--Application.log_level=ERROR",
+        ]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     @default("transport")
@@ -92,7 +99,9 @@ def read_template(model: type[Parameters]) -> nbformat.NotebookNode:
     """Return a figure's notebook. Raises GateError, naming the file, for one that is no notebook."""
     path = template(model)
     try:
-        return read(path)
+        notebook = read(path)
+        nbformat.validate(notebook)
+        return notebook
     except FileNotFoundError:
         raise GateError(f"there is no template {path}") from None
     except Exception as error:  # nbformat raises many kinds on a damaged file

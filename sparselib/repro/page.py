@@ -5,7 +5,6 @@ results = run.results()  # computed here; then the published rows of other scale
 run.show(draw(results), name="fig-sensnorm", caption="…")
 """
 
-import html
 import inspect
 import io
 import json
@@ -24,6 +23,7 @@ import torch
 from IPython.display import HTML, Markdown, display
 from matplotlib.text import Text
 
+from sparselib import outside
 from sparselib.repro import parameters as typed
 from sparselib.repro import project, published, runner
 from sparselib.repro.parameters import Parameters
@@ -76,14 +76,16 @@ class Run:
         return self._results
 
     def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | str | None = None) -> None:
-        """Show a figure, and its stamp where that is not the stamp of a figure above.
+        """Show a figure, and its stamp where that is not the stamp of a figure above. Its texts are no formulae.
 
         Args:
             drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
-            name: its label, "fig-…", for references in the book. caption: Markdown; the origin is added.
+            name: its label, "fig-…", for references in the book. caption: Markdown (names from outside by
+                `outside.markdown`); the origin is added.
             of: the Results that it shows; default: those of `results`. Or its origin in words; "" for a diagram.
         """
         shown = self._results if of is None or isinstance(of, str) else of
+        _verbatim(drawing.fig)
         _legible(drawing.fig)
         drawing.fig.suppressComposite = True  # images stay apart from the text between them
         buffer = io.StringIO()
@@ -101,7 +103,7 @@ class Run:
             display(HTML(stamp))
 
     def say(self, markdown: str) -> None:
-        """Show prose whose numbers were computed just now."""
+        """Show prose whose numbers were computed just now: Markdown, names from outside by `outside.markdown`."""
         display(Markdown(typeset(markdown)))
 
     def lead(self, markdown: str) -> None:
@@ -114,21 +116,23 @@ class Run:
         display(Markdown(f"```python\n{code}\n```"))
 
     def table(self, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
-        """Show a table: `rows` of cells, texts or numbers already rounded, under `head`."""
-        lines = [head, ["---"] * len(head), *rows]
-        display(Markdown(typeset("\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines))))
+        """Show a table: `rows` of cells, texts or numbers already rounded, under `head`.
+
+        A cell shows its text, whatever it holds; as strong or as code where all of it is **so** or `so`.
+        """
+        display(Markdown(outside.table(head, [[typeset(str(cell)) for cell in row] for row in rows])))
 
     def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""
         lines = [_line(map(_emphasised, head), "th"), *(_line(map(_emphasised, row)) for row in rows)]
-        display(HTML(_folded("folded", html.escape(summary), lines)))
+        display(HTML(_folded("folded", outside.tags(summary), lines)))
 
     def explorer(self, kind: str, data: Any, label: str) -> None:
         """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
 
         Without the book's script, in a plain notebook, `label` says what would be there.
         """
-        content, label = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"), html.escape(label)
+        content, label = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"), outside.tags(label)
         text = (
             f'<div class="explorer" data-explorer="{kind}" role="group" aria-label="{label}">'
             f'<p class="fallback">{label} (interactive in the rendered book)</p>'
@@ -139,14 +143,14 @@ class Run:
     def _origin(self, results):
         """Return in words what a figure was computed from: for each scale its data, network and seeds."""
         shown = [(r.parameters, "" if r.live else ", published") for r in results or ()] or [(self.parameters, "")]
-        return "; ".join(f"{_setting(p)}, {_seeds(p)}{how}" for p, how in shown)
+        return "; ".join(f"{outside.markdown(_setting(p))}, {_seeds(p)}{how}" for p, how in shown)
 
     def _stamp(self, results):
         """Return the lines under a figure: which commit, how much work, and how to rerun it."""
         lines = [f"{r.profile}: {_work(r.rows)}" for r in results or () if len(r.rows)]
         lines = lines or [f"computed in this notebook, commit {project.commit()}"]
-        told = "<br>".join(html.escape(line) for line in lines)
-        return f'<p class="stamp">{told}<br>rerun: <code>{html.escape(rerun_command(self.parameters))}</code></p>'
+        told = "<br>".join(outside.tags(line) for line in lines)
+        return f'<p class="stamp">{told}<br>rerun: <code>{outside.tags(rerun_command(self.parameters))}</code></p>'
 
 
 STAYS = (
@@ -169,6 +173,20 @@ def typeset(markdown: str) -> str:
 
 PHONE = 358  # pixels that a page leaves for a figure when it is 390 wide
 LEAST = 9  # pixels: the height of the smallest text there
+
+
+def _verbatim(fig):
+    """Let every text of a figure stand as it is, with $ for itself; numbers that matplotlib has set on an axis, too."""
+    for axis in (axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)):
+        axis.get_ticklabels(which="both")  # gives them their texts
+    for text in fig.findobj(Text):
+        shown = text.get_text()
+        text.set_parse_math(POWER.fullmatch(shown) is not None)
+        if (seen := outside.visible(shown)) != shown:
+            text.set_text(seen)
+
+
+POWER = re.compile(r"\$\\mathdefault\{(?:[-−\d.]|\\times|\^\{[-−\d.]+\})*\}\$")  # 10^{-3}, on a logarithmic axis
 
 
 def _legible(fig):
@@ -233,7 +251,9 @@ def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
 
 
 def _emphasised(text):
-    return typeset(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(str(text))))
+    text = typeset(str(text))
+    strong = outside.EMPHASIS.fullmatch(text)
+    return f"<strong>{outside.tags(strong[1])}</strong>" if strong else outside.tags(text)
 
 
 def _setting(p):
@@ -262,7 +282,7 @@ def _show_own_warnings():
 
     def show(message, category, filename, *rest, **more):
         if category is UserWarning and (os.sep + "sparselib" + os.sep in filename or "ipykernel" in filename):
-            display(HTML(f'<p class="note">Note: {html.escape(str(message))}.</p>'))
+            display(HTML(f'<p class="note">Note: {outside.tags(message)}.</p>'))
         else:
             elsewhere(message, category, filename, *rest, **more)
 
@@ -286,12 +306,12 @@ def _table(parameters):
     chosen = typed.overrides(parameters)
     lines = [_line(["parameter", "value", "meaning"], "th")]
     for name, field in type(parameters).model_fields.items():
-        value = html.escape(_literal(getattr(parameters, name))) + (" (changed)" if name in chosen else "")
-        lines.append(_line([f"<code>{name}</code>", value, html.escape(field.description or "")]))
+        value = outside.tags(_literal(getattr(parameters, name))) + (" (changed)" if name in chosen else "")
+        lines.append(_line([f"<code>{name}</code>", value, outside.tags(field.description or "")]))
     summary = f"Parameters: profile {parameters.profile}"
     if chosen:
         summary += ", changed: " + ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
-    return _folded("parameters", html.escape(summary), lines)
+    return _folded("parameters", outside.tags(summary), lines)
 
 
 def _line(cells, tag="td"):

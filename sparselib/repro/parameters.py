@@ -17,10 +17,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparselib import checks
+from sparselib.outside import plain, problem, read_yaml, short
 from sparselib.repro.step import Step
 
 LIVE = "digits"  # the profile whose values stand in the notebooks
-DEEPEST = 20  # brackets within brackets in a value
 COLUMNS = 88  # of a notebook's code
 
 
@@ -31,7 +31,7 @@ class ParameterError(ValueError):
 class Parameters(BaseModel):
     """The typed parameters of one page."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # strict: true is no number, b"x" no text
     number: ClassVar[int | None] = None
     notebook: ClassVar[str]  # the stem of its file
     folder: ClassVar[str] = "notebooks"
@@ -47,15 +47,25 @@ class Parameters(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_lists(cls, values):
-        """Let '[0.5, 0.9]' stand for a list: plain papermill hands lists over as text."""
+    def _read(cls, values):
+        """Take plain values only, of a bounded size, before any other check; "[0.5, 0.9]" stands for a list.
+
+        Plain papermill hands lists over as text.
+        """
         read = {}
         for name, value in values.items():
             try:
-                read[name] = read_yaml(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
-            except yaml.YAMLError:
-                raise ValueError(f"{name} is no YAML list or mapping, got {value!r}") from None
-        return read
+                given = read_yaml(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
+            except yaml.YAMLError as error:
+                told = f"{name} is no YAML list or mapping, got {short(value)} ({problem(error)})"
+                raise ValueError(told) from None
+            read[name] = plain(name, given)
+        return cls.filled_in(read)
+
+    @classmethod
+    def filled_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values with what stands for others replaced by them, before they are checked."""
+        return values
 
     def roles(self) -> list[tuple[dict[str, Any], Step]]:
         """Return (role, step) for all rows of the page: columns that say what the step is to the experiment."""
@@ -87,49 +97,9 @@ class Parameters(BaseModel):
     def usual(cls, profile: str) -> dict[str, Any]:
         """Return {name: value} as a profile has them. Raises ValueError for a profile that does not exist."""
         known = profiles(cls.profiles)
-        values = known[checks.choice("profile", profile, known)]
+        values = known[checks.choice("profile", plain("profile", profile), known)]
         shared = {name: value for name, value in values.items() if name in cls.model_fields}
         return shared | {name: value for block in cls.blocks for name, value in values.get(block, {}).items()}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML of numbers, texts, lists and mappings in which a key stands once; no aliases, which can grow without end."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(
-                None, None, f"no alias (*{event.anchor}) is taken", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _refuse(loader, node):
-    told = f"a value of the kind {node.tag.rpartition(':')[2]!r} is not taken"
-    raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
-
-
-for _kind in ("set", "omap", "pairs", "binary", "timestamp"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _refuse)
-
-
-def read_yaml(text: str) -> Any:
-    """Return the numbers, texts, lists and mappings that a YAML text says. Raises yaml.YAMLError."""
-    depth = deepest = 0
-    for sign in text:
-        depth += (sign in "[{") - (sign in "]}")
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST:  # reading takes time that grows with its square
-        raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
-    return yaml.load(text, _Loader)
 
 
 @cache
@@ -144,7 +114,7 @@ def profiles(folder: Path) -> dict[str, dict[str, Any]]:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f", line {mark.line + 1}" if mark else ""
-            raise ParameterError(f"{path}{where}: {getattr(error, 'problem', error)}") from None
+            raise ParameterError(f"{path}{where}: {problem(error)}") from None
         if not isinstance(found[path.stem], dict):
             raise ParameterError(f"{path}: must hold names and values, got {type(found[path.stem]).__name__}")
     return found
@@ -163,7 +133,7 @@ def check_profile(path: Path, values: dict[str, Any], pages: Iterable[type[Param
     refuse_unknown(values, [*blocks, *sorted(shared)], str(path))
     for name in blocks.keys() & values:
         if not isinstance(values[name], dict):
-            raise ParameterError(f"{path}: {name} must hold names and values, got {values[name]!r}")
+            raise ParameterError(f"{path}: {name} must hold names and values, got {short(values[name])}")
         refuse_unknown(values[name], sorted(blocks[name]), f"{name} in {path}")
     for page in pages:
         try:
@@ -239,7 +209,9 @@ def in_one_line(error: ValidationError, page: type[Parameters]) -> str:
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] not in ("value_error", "missing"):  # those name the value already, or there is none
-        message += f", got {first['input']!r}"
+        message += f", got {short(first['input'])}"
+    if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
+        message += f": as a text, write '\"{first['input']}\"'"
     return f"parameter {where!r} of {page.notebook}: {message}" if where else f"{page.notebook}: {message}"
 
 
@@ -291,6 +263,7 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
     in_profiles = set().union(*profiles(page.profiles).values())
     live, injected, plain = page.of_profile(LIVE), _injected(namespace.get("In", ())), _plain(namespace)
     first = namespace.setdefault("_plain_names", frozenset(plain))  # the set-up cell may run again, after all others
+    own = first | _in_its_cell(namespace.get("In", ()))
     given = {}
     for block in page.blocks:
         if isinstance(namespace.get(block), dict):
@@ -299,7 +272,7 @@ def from_notebook(page: type[Parameters], namespace: dict[str, Any]) -> Paramete
         if name in page.model_fields:
             if name in injected or value != getattr(live, name):
                 given[name] = value
-        elif name in first and name not in in_profiles:
+        elif name in own and name not in in_profiles:
             given[name] = value  # for `resolve` to refuse
     return resolve(page, given)
 
@@ -309,6 +282,20 @@ def _plain(namespace):
     kinds = (bool, int, float, str, list, dict, type(None))
     names = [name for name in namespace if not name.startswith("_") and name not in ("In", "Out")]
     return {name: namespace[name] for name in names if isinstance(namespace[name], kinds)}
+
+
+def _in_its_cell(executed):
+    """Return the names that the cell of parameters, as it was run last, sets."""
+    for source in reversed(executed):
+        try:
+            nodes = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign | ast.Assign)]
+        except SyntaxError:  # a command of IPython's
+            continue
+        targets = [target for n in nodes for target in (n.targets if isinstance(n, ast.Assign) else [n.target])]
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        if "profile" in names and not source.startswith("# Parameters\n"):
+            return names
+    return set()
 
 
 def _injected(executed):
@@ -332,15 +319,11 @@ def assignment(text: str) -> tuple[str, Any]:
     try:
         read = _with_hashes(read_yaml(value.replace("#", HASH)))
     except yaml.YAMLError as error:
-        raise ParameterError(
-            f"--set {name}: not a YAML value: {value!r} ({getattr(error, 'problem', error)})"
-        ) from None
+        raise ParameterError(f"--set {name}: not a YAML value: {short(value)} ({problem(error)})") from None
     if read is None:
         raise ParameterError(
             f"--set {text} gives no value: leave it out, or write --set {name}='\"\"' for an empty text"
         )
-    if controls := sorted({sign for sign in _texts(read) if not sign.isprintable()}):
-        raise ParameterError(f"--set {name}: holds {controls[0]!r}, which no value may")
     return name, read
 
 
@@ -355,10 +338,3 @@ def _with_hashes(value):
     if isinstance(value, dict):
         return {_with_hashes(key): _with_hashes(one) for key, one in value.items()}
     return value
-
-
-def _texts(value):
-    """Return all texts in a value, one after the other."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    return "".join(map(_texts, value)) if isinstance(value, list) else value if isinstance(value, str) else ""

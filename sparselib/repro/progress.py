@@ -6,6 +6,8 @@ from collections import Counter
 
 from tqdm import tqdm
 
+from sparselib.outside import visible
+
 
 class Durations:
     """Seconds of work by kind, learnt as it is done; a kind is a tuple, from the general to the particular."""
@@ -52,7 +54,7 @@ class Bar:
 
     def write(self, line):
         """Print a line above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(visible(line), file=sys.stderr)
 
     def _show(self):
         self._told = time.monotonic()

@@ -25,7 +25,6 @@ from sparselib import checkpoints
 from sparselib.repro import dependencies
 
 FORMAT = "3"
-LARGEST = 2**35  # bytes of a network
 PATIENCE = 10.0  # seconds to wait for a lock before saying so
 
 
@@ -75,7 +74,7 @@ class Store:
             return record
         weights = self._path(what, key, ".safetensors")
         try:
-            sound = sha256(checkpoints.read_bytes(weights, most=LARGEST)) == record["weights"]
+            sound = sha256(checkpoints.read_bytes(weights, most=checkpoints.LARGEST)) == record["weights"]
         except OSError:
             sound = False
         if not sound:

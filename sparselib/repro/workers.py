@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import Counter, defaultdict
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager, suppress
@@ -63,7 +64,7 @@ def carry_out(function, tasks, pool, tick=lambda: None):
         for future in finished:
             task = running.pop(future)
             try:
-                result = future.result()
+                result = pool.result(future)
             except BrokenExecutor:
                 lost.append(task)
                 continue
@@ -129,6 +130,10 @@ class Here:
             future.set_exception(error)
         return future
 
+    def result(self, future):
+        """Return what a call returned, or raise what it raised."""
+        return future.result()
+
     def check(self):
         """Raise WorkerError when it is no use to wait."""
 
@@ -153,7 +158,7 @@ class Processes(Here):
     def submit(self, function, *arguments):
         try:
             with _no_ctrl_c():  # the processes start here, and inherit what is held back
-                return self._executor.submit(function, *arguments)
+                return self._executor.submit(_recorded, function, *arguments)
         except BrokenExecutor as error:
             future = Future()
             future.set_exception(error)
@@ -165,12 +170,25 @@ class Processes(Here):
             self._count, initializer=_begin, initargs=(watched,), env=self._environment
         )
 
+    def result(self, future):
+        result, told = future.result()
+        for category, message in told:  # as if it had been said here
+            warnings.warn(message, category, stacklevel=2)
+        return result
+
     def restart(self):
         self.stop(now=True)
         self._start()
 
     def stop(self, now=False):
         self._executor.shutdown(kill_workers=now)
+
+
+def _recorded(function, *arguments):
+    """Return the result of a call, and the warnings on the way: (category, message) of each."""
+    with warnings.catch_warnings(record=True) as seen:
+        result = function(*arguments)
+    return result, [(warning.category, str(warning.message)) for warning in seen]
 
 
 @contextmanager

@@ -252,7 +252,7 @@ def test_prose_gets_the_figures_that_it_asks_for(tmp_path):
     about = {"name": "fig-x", "caption": "What *it* shows.", "alt": "Two\nlines.", "class": "chart"}
     figure = nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"}, metadata={"sparselib": about})
     shown, svg = book._figures(_executed(tmp_path / "a.ipynb", [_markdown("plain"), figure]))["fig-x"]
-    assert svg == b"<svg/>" and ":alt: Two lines.\n:class: chart\n\nWhat *it* shows.\n```" in shown
+    assert svg == b"<svg/>" and ':alt: "Two lines."\n:class: chart\n\nWhat *it* shows.\n```' in shown
     found = book._led("intro.md", "Before.\n\n% figure of a fig-x\n", {"a": "", "a fig-x": shown}).decode()
     assert found == f"Before.\n\n{shown}\n"
     with pytest.raises(book.BookError, match=r"intro\.md asks for the figure 'a fig-y', which is on no page"):

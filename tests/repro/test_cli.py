@@ -2,10 +2,11 @@ import re
 import subprocess
 import warnings
 
+import nasty
 import pytest
 
 from sparselib import cli
-from sparselib.repro import project, published
+from sparselib.repro import project, published, workers
 from sparselib.repro.store import Store
 
 GRID = ["--set", "seeds=1", "--set", "epochs=1", "--set", "width=4"]
@@ -50,9 +51,10 @@ def call(tmp_path, monkeypatch, capsys):
         (["reproduce", "--set", "sparsities=[a]"], "parameter 'sparsities.0'"),
         (["reproduce", "--set", "dataset=[digits]"], "parameter 'dataset'"),
         (["reproduce", "--set", "=1"], "--set takes name=value, got '=1'"),
-        (["reproduce", "--scheduler", "localhost:8786"], "scheduler must be tcp://host:port, got 'localhost:8786'"),
+        (["reproduce", "--scheduler", "localhost:8786"], "or tls://host:port, got 'localhost:8786'"),
+        (["reproduce", "--scheduler", ""], "scheduler must be tcp://host:port or tls://host:port, got ''"),
         (["run", "5", "-o", "x.ipynb", "--scheduler", "tcp://a:b"], "scheduler must be tcp://host:port"),
-        (["verify", "--scheduler", "tcp://a:99999"], "scheduler must be tcp://host:port, got 'tcp://a:99999'"),
+        (["verify", "--scheduler", "tcp://a:99999"], "or tls://host:port, got 'tcp://a:99999'"),
         (["verify", "--profile", "mnits"], "unknown profile 'mnits'; did you mean 'mnist'"),
         (["verify", "--figure", "77"], "unknown figure '77'"),
         (["list", "figure"], "cannot list 'figure' (allowed: figures,"),
@@ -173,3 +175,35 @@ def test_ctrl_c_ends_cleanly(call, monkeypatch):
     monkeypatch.setattr(cli.runner, "compute", interrupted)
     code, _, err = call("reproduce", "--figure", "5", *GRID)
     assert code == 130 and "stopped; what was computed is kept" in err and "Traceback" not in err
+
+
+def test_warnings_of_workers_are_told_once_in_one_line(call, monkeypatch):
+    def compute(*_, **__):
+        tasks = [workers.Task(str(i), (f"low \x1b[31m on\u202e memory {i % 2}",)) for i in range(4)]
+        with workers.local(2) as pool:
+            list(workers.carry_out(warnings.warn, tasks, pool))
+
+    monkeypatch.setattr(cli.runner, "compute", compute)
+    code, out, err = call("reproduce", "--figure", "5", "--rows-only", *GRID)
+    told = [line for line in err.splitlines() if "memory" in line]
+    assert code == 0 and sorted(told) == [rf"sparselib: warning: low \x1b[31m on\u202e memory {i}" for i in (0, 1)]
+
+
+def test_messages_wrap_to_the_width_of_a_terminal(call, monkeypatch):
+    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    code, _, err = call("list", "nothing")
+    assert code == 2 and len(err.splitlines()) > 1 and max(map(len, err.splitlines())) <= 60
+    assert " ".join(err.split()).startswith("sparselib: cannot list 'nothing' (allowed: figures, lessons")
+
+
+@pytest.mark.parametrize("text", [text for text in nasty.ALL if text and "\0" not in text])
+@pytest.mark.parametrize(
+    "arguments",
+    [["list", "{}"], ["cell", "{}"], ["reproduce", "--set", "{}=1"], ["reproduce", "--set", "dataset={}"], ["{}"],
+     ["status", "--figure", "{}"], ["verify", "--profile", "{}"], ["archive", "-o", "{}.x"], ["reproduce", "--{}"]],
+)  # fmt: skip
+def test_nothing_that_is_typed_comes_back_as_more_than_text(call, arguments, text):
+    code, out, err = call(*(argument.replace("{}", text) for argument in arguments))
+    assert code == 2 and out == "" and "Traceback" not in err
+    assert all(sign.isprintable() or sign == "\n" for sign in err)

@@ -18,6 +18,7 @@ from sparselib.repro.step import StepError
 from sparselib.repro.store import Store
 from sparselib.repro.workers import WorkerError
 
+dask = pytest.importorskip("dask")
 pytest.importorskip("distributed")
 TESTS = Path(__file__).parent
 
@@ -149,7 +150,7 @@ def test_an_unreachable_scheduler_is_named_within_10_seconds(kind, tmp_path):
                 "tcp://a b:1", "tcp://a:1/x", "tcp://a:port"],
 )  # fmt: skip
 def test_malformed_addresses_are_refused(address, tmp_path):
-    with pytest.raises(ValueError, match="scheduler must be tcp://host:port, got"):
+    with pytest.raises(ValueError, match="scheduler must be tcp://host:port or tls://host:port, got"):
         cluster.Cluster(address, tmp_path)
 
 
@@ -162,3 +163,46 @@ def test_without_distributed_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(WorkerError, match=r'needs distributed: pip install .*"\.\[cluster\]"'):
         cluster.Cluster("tcp://127.0.0.1:1", tmp_path)
+
+
+def test_a_scheduler_that_shows_its_certificate(processes, tmp_path, monkeypatch):
+    def openssl(*arguments):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=tmp_path)
+
+    for name in ("own", "other"):  # two authorities, each with its own certificate for this machine
+        openssl(
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 2, "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", f"{name}.key", "-out", f"{name}.pem",
+        )  # fmt: skip
+    own = ("--tls-ca-file", tmp_path / "own.pem", "--tls-cert", tmp_path / "own.pem", "--tls-key", tmp_path / "own.key")
+    file = tmp_path / "scheduler.json"
+    processes(
+        "scheduler", "--host", "tls://127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file, "--no-show",
+        *own,
+    )  # fmt: skip
+    _wait_for(lambda: file.exists() and file.read_text(encoding="utf-8").endswith("}"))
+    address = json.loads(file.read_text(encoding="utf-8"))["address"]
+    assert address.startswith("tls://")
+    processes("worker", address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory", tmp_path, *own)
+    steps = toy.grid(nets=1, numbers=2)
+
+    def known_as(name):
+        for what, suffix in (("CA_FILE", "pem"), ("CLIENT__CERT", "pem"), ("CLIENT__KEY", "key")):
+            monkeypatch.setenv(f"{cluster.TLS}{what}", str(tmp_path / f"{name}.{suffix}"))
+        dask.config.refresh()
+
+    with pytest.raises(WorkerError, match=f"cannot reach .*{cluster.TLS}CA_FILE"):
+        runner.compute(steps, Store(tmp_path / "none"), scheduler=address, progress=False)
+    known_as("other")
+    with pytest.raises(WorkerError, match="cannot reach .*certificate"):
+        runner.compute(steps, Store(tmp_path / "none"), scheduler=address, progress=False)
+    known_as("own")
+    store = Store(tmp_path / "store")
+    runner.compute(steps, store, scheduler=address, progress=False)
+    assert not runner.missing(steps, store)
+    monkeypatch.undo()
+    dask.config.refresh()
+
+
+def test_what_connecting_means_is_said_before():
+    assert "can run programs here" in cluster.risk("tcp://h:1") and cluster.risk("tls://h:1") is None

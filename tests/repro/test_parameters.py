@@ -1,6 +1,7 @@
 import inspect
 import shlex
 
+import nasty
 import nbformat
 import pytest
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from sparselib import cli, experiments, training
 from sparselib.experiments import fields, sensnorm
 from sparselib.experiments.sparsity import CONTROLS, weights
+from sparselib.outside import short
 from sparselib.repro import notebooks
 from sparselib.repro import parameters as typed
 from sparselib.repro.page import rerun_command
@@ -50,7 +52,7 @@ def test_overrides_win_and_none_means_the_profile():
         ({"seeds": "two"}, "parameter 'seeds' of 05_sensnorm: .*integer, got 'two'"),
         ({"seeds": True}, "parameter 'seeds' of 05_sensnorm: .*integer, got True"),
         ({"sparsities": [0.5, 1.0]}, "parameter 'sparsities.1' of 05_sensnorm: .*less than 1, got 1.0"),
-        ({"sparsities": [float("nan")]}, "parameter 'sparsities.0' of 05_sensnorm"),
+        ({"sparsities": [float("nan")]}, "05_sensnorm: sparsities must be finite, got nan"),
     ],
 )
 def test_bad_parameters_are_one_line(values, message):
@@ -88,6 +90,12 @@ def test_bad_parameters_are_one_line(values, message):
         (6, {"delta": -1}, "greater than or equal to 0, got -1"),
         (1, {"headline_sparsity": 0.3}, r"headline_sparsity must be among \[0.5, 0.8, 0.95\], got 0.3"),
         (1, {"precision": "float16"}, "unknown precision 'float16'"),
+        (5, {"dataset": "folder:"}, "dataset must be a name or folder:<path>, got 'folder:'"),
+        (5, {"network": "x:"}, "network must be a name or <path or module>:<factory>, got 'x:'"),
+        (5, {"weights": "none.pt"}, "weights must be a file, got 'none.pt'"),
+        (4, {"scratch_sparsities": [0.5, 0.5]}, "must not name anything twice"),
+        (5, {"held_out": [8]}, "valid string, got 8: as a text, write '\"8\"'"),
+        (5, {"epochs": 10**7}, "less than or equal to 10000, got 10000000"),
         (1, {"augment": "crops"}, "unknown augment 'crops'; did you mean 'crop'"),
         (1, {"rounds": None, "attack_restarts": 0}, "attack_restarts' of 01_sparsity_and_robustness: .*got 0"),
         (2, {"detectors": ["knn"]}, "must hold 'msp'"),
@@ -249,6 +257,10 @@ def test_a_stray_name_in_a_notebook_is_caught_once():
     typed.from_notebook(SENSNORM, namespace)
     again = {**namespace, "results": [], "width_of": 3, "seeds": 2}  # the cells below have run; the person edits
     assert typed.from_notebook(SENSNORM, again).seeds == 2
+    edited = typed.cell(SENSNORM).replace("seeds: int = 5", "sedes: int = 3")
+    again = {**namespace, "results": [], "sedes": 3, "In": [*namespace["In"], "%time 1", edited, "results = []"]}
+    with pytest.raises(typed.ParameterError, match="unknown parameter 'sedes' .*did you mean 'seeds'"):
+        typed.from_notebook(SENSNORM, again)  # also where the edited cell of parameters has been run again
 
 
 GOOD = """
@@ -380,7 +392,10 @@ def test_executed_notebooks_that_failed_or_show_nothing_are_refused():
     [
         ("dataset=folder:/x/my #1 images", "folder:/x/my #1 images"),
         ("held_out=['8 # eight', '#9']", ["8 # eight", "#9"]),
-        ("lr=1e-3", "1e-3"),  # pydantic makes it the number that is meant
+        ("lr=1e-3", 0.001),  # YAML 1.1 takes these for texts, or other numbers, or dates
+        ("lr=-.5E+1", -5.0),
+        ("seed=010", 10),
+        ("a=[1_000, 0x10, 1:30, 2020-01-01, 1e, '1', ٣]", ["1_000", "0x10", "1:30", "2020-01-01", "1e", "1", "٣"]),
         ("weights=''", ""),
         (" seed = 3", 3),
     ],
@@ -396,13 +411,44 @@ def test_an_assignment_is_read_as_meant(text, value):
         ("weights=", "gives no value: leave it out, or write --set weights='\"\"' for an empty text"),
         ("seed=null", "gives no value"),
         ("seed=!!set {1}", "a value of the kind 'set' is not taken"),
-        ("a=2020-01-01", "a value of the kind 'timestamp' is not taken"),
+        ("a=!!float x", "a value of the kind 'float' is not taken"),
+        ("a=!x 1", "a value of the kind '!x' is not taken"),
+        ("a={[1]: 2}", "a name must be a text"),
+        ("a={<<: {b: 1}, ? {c: 1} : 2}", "a name must be a text"),
+        ("a=" + "x" * 200_000, "longer than 100,000 signs"),
+        ("a=" + "- " * 3000, "deep"),
         ("figures={a: &x [1], b: *x}", r"no alias \(\*x\) is taken"),
         ("seed=" + "[" * 5000, "nested more than 20 deep"),
-        ('dataset="a\\0b"', "holds '.x00', which no value may"),
         ("a={b: 1, b: 2}", "'b' stands twice"),
     ],
 )
 def test_an_assignment_that_says_nothing_clear_is_refused(text, said):
     with pytest.raises(typed.ParameterError, match=said):
         typed.assignment(text)
+
+
+def _holding_itself():
+    own = []
+    own.append(own)
+    return own
+
+
+def _bomb():
+    value = [1]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("name", nasty.FIELDS)
+def test_odd_values_are_refused_in_one_short_line_or_read_as_meant(name):
+    page = next(page for page in experiments.PAGES.values() if name in page.model_fields)
+    kind = type(getattr(page.of_profile("digits"), name))
+    for value in (*nasty.VALUES, _holding_itself(), _bomb()):
+        try:
+            found = getattr(typed.resolve(page, {name: value}), name)
+        except typed.ParameterError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000 and name in str(error), short(value)
+        else:
+            read = yaml.safe_load(value) if isinstance(value, str) and kind in (list, dict) else value
+            assert type(found) is kind and found == read and str(found) != "-0.0", short(value)

@@ -16,6 +16,7 @@ from sparselib.experiments.fields import Figure, Page
 from sparselib.experiments.lessons.checking import Exercise as Exercise
 from sparselib.experiments.lessons.checking import Verdict as Verdict
 from sparselib.experiments.lessons.checking import check as check
+from sparselib.outside import code
 from sparselib.pruning import schedules
 
 # What a chapter has: what you will be able to do; a guess before the result; a belief that is wrong; what to remember.
@@ -96,7 +97,7 @@ def refused(calls: Mapping[str, Callable], home: str | Path = "") -> str:
             call()
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
-            lines.append(f"- {wrong}: `{told.replace(f'{home}{os.sep}', '') if home else told}`")
+            lines.append(f"- {wrong}: {code(told.replace(f'{home}{os.sep}', '') if home else told)}")
             continue
         raise AssertionError(f"{wrong} was taken")
     return "\n".join(lines)
@@ -119,7 +120,7 @@ class SchedulesLesson(Figure):
     blocks: ClassVar[tuple[str, ...]] = ("schedules",)
     boxes = BOXES
 
-    seeds: fields.Count = Field(description="number of seeds: 0, 1, …")
+    seeds: fields.Seeds
     criterion: fields.Criterion = Field(description="pruning criterion")
     sparsities: fields.Sparsities = Field(description="fractions of weights removed")
     finetune_epochs: fields.Epochs = Field(description="training epochs after pruning")

@@ -15,7 +15,7 @@ from typing import Any
 
 import nbformat
 
-from sparselib import checkpoints
+from sparselib import checkpoints, outside
 from sparselib.repro import notebooks, project, published
 from sparselib.repro import parameters as typed
 from sparselib.repro.book import teach
@@ -217,20 +217,21 @@ def _status(pages):
         seconds = f"{sum(record['seconds'] for record in records):.0f}" if records else "–"
         page = f"{metadata['papermill']['duration']:.0f}" if "papermill" in metadata else "–"
         cells = (len(records) or "–", seconds, page, len(p.seed_list()), ", ".join(sorted(commits)), _state(why))
-        live.append((f"{{doc}}`/{model.folder}/{name}`", p.profile, *cells))
+        live.append((_linked(model), p.profile, *cells))
     for profile in typed.profiles(next(iter(pages.values())).profiles) if pages else ():
         stored += [line for name, model in pages.items() if (line := _published(profile, model, machines))]
     head = ("page", "profile", "steps", "seconds of steps", "seconds of the page", "seeds", "commit", "state")
-    parts = [f"Pages of this book, {len(live)} in all:", _table(head, live)]
+    parts = [f"Pages of this book, {len(live)} in all:", outside.table(head, live)]
     if stored:
-        parts += ["Published rows:", _table([*head[:4], *head[5:]], stored)]
-    parts += ["Where they were computed:", *(f"- {what}: {', '.join(names)}" for what, names in machines.items())]
+        parts += ["Published rows:", outside.table([*head[:4], *head[5:]], stored)]
+    told = (f"- {outside.markdown(what)}: {', '.join(names)}" for what, names in machines.items())
+    parts += ["Where they were computed:", *told]
     return "\n\n".join(parts)
 
 
 def _published(profile, model, machines):
     """Return the line of the published rows of a page, None where there are none."""
-    name = f"{{doc}}`/{model.folder}/{model.notebook}`"
+    name = _linked(model)
     try:
         rows, p = published.read(profile, model.notebook), published.parameters(model, profile)
         if rows is None or p is None:
@@ -251,6 +252,10 @@ def _published(profile, model, machines):
     return (name, profile, len(steps), f"{steps['seconds'].sum():.0f}", len(p.seed_list()), commits, _state(why))
 
 
+def _linked(model):
+    return outside.Marked(f"{{doc}}`/{model.folder}/{model.notebook}`")
+
+
 def _state(why):
     return "fresh" if why is None else why if why == UNKNOWN else f"stale: {why}"
 
@@ -262,11 +267,6 @@ def _machine(origin):
     told += [f"{machine['cores']} cores"] if machine.get("cores") else []
     told += [f"Python {machine['python']}"] if "python" in machine else []
     return ", ".join([*told, *(f"{name} {version}" for name, version in versions.items())]) or "not recorded"
-
-
-def _table(head, lines):
-    rows = (head, ["---"] * len(head), *lines)
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def _page(path):
@@ -324,7 +324,7 @@ def _figures(path):
         for output in cell.get("outputs", []):
             about, svg = notebooks.about(output), output.get("data", {}).get("image/svg+xml")
             if about and svg:
-                head = f"```{{figure}} /book/figures/{about['name']}.svg\n:alt: {' '.join(about['alt'].split())}"
+                head = f"```{{figure}} /book/figures/{about['name']}.svg\n:alt: {outside.attribute(about['alt'])}"
                 shown = f"{head}\n:class: {about['class']}\n\n{about['caption']}\n```"
                 found[about["name"]] = shown, svg.encode()
     return found
