@@ -55,3 +55,30 @@ def test_the_search_finds_results_and_leaves_settings_alone():
         assert bare_results(text), text
     for text in ("`eps=0.10`", "$p = 0.975$", "8×8 images", "see {numref}`fig-0.12`", "five seeds", "2022"):
         assert not bare_results(text), text
+
+
+GREEK = r"\\(?:alpha|gamma|[dD]elta|varepsilon|theta|kappa|lambda|mu|pi|rho|sigma|tau|varphi|Phi)(?![a-zA-Z])"
+NAMES = r"\\(?:operatorname|mathrm|text|begin|end|mathcal)\s*(?:\{[^}]*\}|\w)"  # words within formulas
+COUNTERS = set("ijklnt")  # said where they are used, as the notation says
+NOTATION = ROOT / "book" / "back" / "notation.md"
+
+
+def symbols(markdown):
+    """Return the letters of the formulas of a text; not those that count, nor e of powers and L of norms and loss."""
+    found = set()
+    for formula in map("".join, re.findall(r"(?s)\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)\$", markdown)):
+        formula = re.sub(NAMES, " ", formula)
+        found |= {*re.findall(GREEK, formula), *re.findall(r"[A-Za-z]", re.sub(r"\\[a-zA-Z]+", " ", formula))}
+    return found - COUNTERS - {"e", "L"}
+
+
+def test_each_symbol_is_in_the_notation_once_and_on_no_page_before_the_one_that_explains_it():
+    chapters = re.findall(r"- file: ((?:book/concepts|notebooks)/\w+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
+    table = re.findall(r"(?m)^\| (\$[^|]+) \| [^|]+ \| \{doc\}`/([\w/]+)` \|$", NOTATION.read_text("utf-8"))
+    explained = [(letter, page) for symbol, page in table for letter in symbols(symbol)]
+    assert len({letter for letter, _ in explained}) == len(explained) > 30
+    places = {letter: chapters.index(page) for letter, page in explained}
+    for number, page in enumerate(chapters):
+        used = symbols(_prose(ROOT / f"{page}.ipynb"))
+        assert used <= set(places), (page, used - set(places))
+        assert not {letter for letter in used if places[letter] > number}, page

@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 DONE = "data-finished"
 IMAGE = re.compile(r"_images/([^\"'?#)\s]+)")
 MATHJAX = "tex-svg.js"
+SIZE = re.compile(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
 FONTAWESOME = "scripts/fontawesome.js"  # 1.5 MB that draw the icons once more; the style sheet has them as a font
 
 
@@ -76,6 +77,8 @@ def _for_both_themes(soup, image, light):
     svg = light.read_text(encoding="utf-8")
     light.write_text(figures.smaller(svg), encoding="utf-8")
     dark.write_text(figures.dark(figures.smaller(svg)), encoding="utf-8")
+    if size := SIZE.search(svg):  # room is kept until it is there
+        image["width"], image["height"] = (str(round(float(points) * 4 / 3)) for points in size.groups())
     other = soup.new_tag("img", attrs={**image.attrs, "src": image["src"].replace(".svg", ".dark.svg")})
     image["class"], other["class"] = [*image["class"], "only-light"], [*other["class"], "only-dark"]
     other["loading"] = "lazy"  # while it is hidden it is not even fetched

@@ -28,6 +28,14 @@ const explorers = (() => {
 
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
+  function minus(root) { // numbers below zero have the sign that print has, whatever a piece writes
+    const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      const node = texts.currentNode, told = node.data.replace(/(^|[\s([])-(?=\.?\d)/g, "$1−");
+      if (told !== node.data && !node.parentNode.closest("script, option")) node.data = told;
+    }
+  }
+
   const kinds = {};
 
   function start() {
@@ -37,6 +45,8 @@ const explorers = (() => {
       const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
       root.querySelector(".fallback")?.remove();
       piece(root, data);
+      minus(root);
+      new MutationObserver(() => minus(root)).observe(root, { childList: true, characterData: true, subtree: true });
       root.dataset.ready = "yes";
     }
   }

@@ -264,7 +264,9 @@ class Page(Parameters):
         return self
 
     def setting(self) -> str:
-        return f"{self.dataset}, {self.network}"
+        from sparselib.experiments import words  # which reads recipes with this module
+
+        return words.setting(self.dataset, self.network)
 
     def data(self, seed: int = 0) -> Data:
         """Return the data that the networks of a seed are trained and tested on."""

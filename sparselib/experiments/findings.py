@@ -256,5 +256,5 @@ def _pairs(c, table):
 
 def _label(name, value):
     if name == "size":
-        return f"{value:g} weights"
+        return f"{value:,.0f} weights"
     return f"sparsity {value:g}" if value else ""

@@ -1,6 +1,6 @@
 """How figures look, and what they say to those who cannot see them.
 
-Narrow enough for a phone: WIDTH inches at most, two panels side by side at most, names of rows above what they name.
+Narrow enough for a phone: WIDTH inches at most, few panels side by side, names of rows above what they name.
 Readable in grey (markers and dashes differ, not only colours). Where the table has the column `scale`, each scale has
 panels of its own. Every function returns a Drawing: the figure and its words.
 """
@@ -44,6 +44,7 @@ LEADING = 0.17  # inches from line to line
 DIGIT = 0.105  # inches of a digit that labels a row
 LINE = 68  # letters that fit into WIDTH
 EVEN = ("sparsity", "size")  # are spaced evenly
+ACROSS = 3  # panels side by side, at most: one for each scale
 CROWD = 3  # this many lines can lie on one another
 XLABELS = {"size": "weights left (k: thousand)", "eps": "radius ε"}
 AT = {"sparsity": "at sparsity", "size": "with this many weights"}  # ends the name of a group of rows
@@ -105,7 +106,8 @@ def lines(
             axis.xaxis.set_minor_formatter("")
         elif x in EVEN:
             ticks = [f"{v / 1000:.3g}k" if x == "size" and v >= 1000 else f"{v:g}" for v in order]
-            axis.set_xticks(range(len(order)), ticks, rotation=60 if sum(map(len, ticks)) > 20 else 0)
+            room = 40 // max(2, axis.get_gridspec().ncols)  # letters
+            axis.set_xticks(range(len(order)), ticks, rotation=60 if sum(map(len, ticks)) > room else 0)
 
     shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
     fig = _chart(table, panels, series, draw, height=2.4, xlabel=xlabel, ylabel=ylabel, **shared)
@@ -177,13 +179,13 @@ def _name(axis, places, height, indent=0.0):
 
 
 def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, sharex):
-    """Return a figure of panels: down by the column `panels`, across by `scale`; the panels of one scale flow.
+    """Return a figure of panels: down by the column `panels`, across by `scale`; those of one scale flow.
 
     `draw(axis, part, looks)` fills one; `looks` says how each value of `series` is drawn. One legend stands above all.
     """
     rows = list(dict.fromkeys(table[panels])) if panels else [None]
     scales = list(dict.fromkeys(table["scale"])) if "scale" in table else [None]
-    across = min(2, len(rows) * len(scales))
+    across = len(scales) if 1 < len(scales) <= ACROSS else min(2, len(rows) * len(scales))
     down = -(-len(rows) * len(scales) // across)
     kinds = list(dict.fromkeys(table[series])) if series else [None]
     looks = {
@@ -202,10 +204,12 @@ def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, 
         for (row, scale), axis in zip(keys, axes.flat, strict=False):
             part = table if row is None else table[table[panels] == row]
             draw(axis, part if scale is None else part[part["scale"] == scale], looks)
-            titles = (words.called(panels or "", row), rows), (scale, scales)
-            axis.set_title(textwrap.fill(", ".join(str(title) for title, among in titles if len(among) > 1), 32))
+            titles = (words.called(panels or "", row), rows), (words.scale(str(scale)), scales)
+            axis.set_title(
+                textwrap.fill(", ".join(str(title) for title, among in titles if len(among) > 1), 64 // max(2, across))
+            )
         for axis in axes.flat[max(0, len(keys) - across) : len(keys)]:  # the lowest of each column
-            axis.set_xlabel(xlabel)
+            axis.set_xlabel(textwrap.fill(xlabel or "", 66 // across))
             axis.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
             axis.set_ylabel(ylabel or "")
@@ -249,14 +253,14 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
     heights = [strips[scale][2] + 0.6 for scale in scales]
     with style():
         fig, axes = plt.subplots(
-            len(scales), len(panels), figsize=(WIDTH, sum(heights) + 0.5), squeeze=False, sharey="row",
+            len(scales), len(panels), figsize=(WIDTH, sum(heights) + 0.5), squeeze=False, sharey="row", sharex="col",
             height_ratios=heights, layout="constrained",
         )  # fmt: skip
         for (scale, measure), axis in zip(((s, m) for s in scales for m in panels), axes.flat, strict=True):
             own = table[(table["scale"] == scale) & (table["measure"] == measure)]
             heads, places, height = strips[scale]
             labels = [label for _, label in places.values()]
-            _name(axis, heads, height, indent=max(DIGIT * (len(label) - label.count(".") / 2) for label in labels))
+            _name(axis, heads, height, indent=max(map(_width, labels)))
             for line, delta in zip(own["line"].map(str), own["delta"], strict=True):
                 middle = places[line][0]
                 axis.fill_between([-delta, delta], middle - 0.08, middle + 0.08, color="#e4e4e4", linewidth=0, zorder=0)
@@ -268,8 +272,9 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
                 look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
-            axis.set(xlim=_wide(own))
-            title = ", ".join(filter(None, [words.measure(measure), scale if len(scales) > 1 else ""]))
+            axis.set(xlim=_wide(table[table["measure"] == measure]))  # the same at every scale
+            axis.tick_params(labelbottom=True)
+            title = ", ".join(filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
         for row, scale in zip(axes, scales, strict=True):
             row[0].set_yticks(*zip(*strips[scale][1].values(), strict=True))
@@ -281,30 +286,41 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         shown = [name for name in OUTCOMES if name in legend]
         columns = min(3, int(13 * WIDTH) // (7 + max(map(len, shown))) or 1)
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    told = [f"{r.scale}, {r.measure}, {r.line}: {r.mean:+.1f}, {r.told}" for r in table.itertuples()]
+    named = [", ".join(filter(None, (words.scale(r.scale), r.measure, r.line))) for r in table.itertuples()]
+    told = [
+        f"{name}: {mean:+.1f}, {said}" for name, mean, said in zip(named, table["mean"], table["told"], strict=True)
+    ]
     return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
 
 
 def _grouped(own):
     """Return where rows of a forest plot go: {name of a group: (its top,)}, {line: (its middle, its label)}, height.
 
-    The lines of one arm stand together under its name, each with its sparsity or size at the left; a line that is
-    alone has its own name.
+    The lines of one arm stand together under its name, each with its sparsity, size or scale at the left; a line that
+    is alone has its own name.
     """
     lines = own.drop_duplicates("line")
     if "head" not in lines:
         lines = lines.assign(head=lines["line"], unit="", at=0.0)
+    if "label" not in lines:
+        numbers = zip(lines["at"], lines["unit"], strict=True)
+        lines = lines.assign(label=[f"{at:,.0f}" if unit == "size" else f"{at:g}" for at, unit in numbers])
     heads, places, top = {}, {}, 0.04
     for (head, unit), group in lines.groupby(["head", "unit"], sort=False):
         alone = len(group) == 1
-        name = str(group["line"].iloc[0]) if alone else f"{head}, {AT[unit]}"
+        name = str(group["line"].iloc[0]) if alone and unit else f"{head}, {AT[unit]}" if unit else str(head)
         heads[name] = (top,)
         top += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
-        for line, at in group.sort_values("at")[["line", "at"]].values:
-            places[str(line)] = top + 0.09, "" if alone else f"{at:g}"
+        for line, label in group.sort_values("at", kind="stable")[["line", "label"]].values:
+            places[str(line)] = top + 0.09, "" if alone else label
             top += 0.18
         top += 0.05
     return heads, places, top
+
+
+def _width(label):
+    """Return the width of the label of a row, in inches; points and letters are narrower than digits."""
+    return DIGIT * (len(label) - label.count(".") / 2 - sum(map(str.isalpha, label)) / 4)
 
 
 def _wide(own):

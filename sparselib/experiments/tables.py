@@ -102,14 +102,76 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("detector", key=lambda names: -names.map(order), kind="stable", ignore_index=True)
 
 
-def means(run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}") -> None:
-    """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`."""
+def reach(table: pd.DataFrame, name: str = "network", beside: str = "") -> str:
+    """Return the lowest and the highest mean of `value` in words, for a caption; at each scale.
+
+    Args: name: the column that says what is compared. beside: of its values, the one that is told apart, after them.
+    """
+    told = {}
+    for scale, own in table.groupby("scale", sort=False):
+        mean = own.groupby(name, sort=False)["value"].mean()
+        ends = mean.drop(beside, errors="ignore").sort_values(kind="stable")
+        ends = [
+            f"{value:.0f} % ({words.called(name, which)})" for which, value in ends.iloc[[0, -1][: len(ends)]].items()
+        ]
+        told[scale] = (f"from {ends[0]} to {ends[1]}" if len(ends) > 1 else "".join(ends)) or "nothing measured"
+        if beside in mean:
+            told[scale] += f", {words.called(name, beside)} {mean[beside]:.0f} %"
+    return _by_scale(told)
+
+
+def smallest(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the lines with the smallest value of a column at their scale."""
+    return table[table[column] == table.groupby("scale")[column].transform("min")]
+
+
+def smallest_shared(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines at the highest sparsity that every network of their scale has."""
+    kept = [own[own["sparsity"] == own.groupby("network")["sparsity"].max().min()] for _, own in table.groupby("scale")]
+    return pd.concat(kept) if kept else table
+
+
+def spread(found: pd.DataFrame, measure: str) -> str:
+    """Return the lowest and the highest difference of `contrasts` in one measure, with outcome; at each scale."""
+    own = found[(found["measure"] == measure) & (found["outcome"] != statistics.NOT_COMPARABLE)]
+    told = {}
+    for scale, part in own.groupby("scale", sort=False):
+        ends = part.sort_values("mean", kind="stable").iloc[[0, -1][: len(part)]]
+        lines = [f"{e.mean:+z.1f} ({e.line}: {e.told})" for e in ends.itertuples()]
+        told[scale] = f"from {lines[0]} to {lines[1]}" if len(lines) > 1 else lines[0]
+    return _by_scale(told) or "nothing is comparable"
+
+
+def summed_up(found: dict[str, list[Endpoint]]) -> str:
+    """Return the claims of each outcome, for a caption: "better: C1b, C3; open: C1a"; at each scale."""
+    told = {}
+    for scale, own in found.items():
+        claims = {outcome: [e.claim for e in own if e.outcome == outcome] for outcome in statistics.OUTCOMES}
+        told[scale] = "; ".join(f"{outcome}: {', '.join(dict.fromkeys(c))}" for outcome, c in claims.items() if c)
+    return _sentence(_by_scale(told))
+
+
+def _by_scale(told):
+    return ". ".join(f"{words.scale(scale)}: {said}" if len(told) > 1 else said for scale, said in told.items())
+
+
+def means(
+    run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}", fold: str = ""
+) -> None:
+    """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`.
+
+    `fold`: the line under which the table is folded away.
+    """
     found = table.pivot_table("value", index, columns, sort=False)
     lines = [
         [*map(words.called, index, key), *("" if v != v else cell.format(v) for v in line)]
         for key, line in zip(found.index, found.values, strict=True)
     ]
-    run.table(lines, [*index, *(words.called(columns, name) for name in found.columns)])
+    head = [*index, *(words.called(columns, name) for name in found.columns)]
+    if fold and lines:
+        run.fold(fold, lines, head)
+    else:
+        run.table(lines, head)
 
 
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
@@ -122,7 +184,7 @@ def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None
         cells = 100 * own.pivot_table("value", [index, "anomaly"], "metric", sort=False)[list(words.METRICS)]
         cells = cells.map("{:.0f}".format).agg(" / ".join, axis=1).unstack(sort=False)
         body = [[words.called(index, name), *line] for name, line in zip(cells.index, cells.values, strict=True)]
-        told = f"{scale}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
+        told = f"{words.scale(scale)}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
         run.fold(told, body, [index, *map(words.anomaly, cells.columns)])
 
 
@@ -146,7 +208,7 @@ def savings(run: Run, results: Iterable[Result]) -> None:
     share = mean / mean.groupby("scale").transform("first")  # of the dense network
     cells = mean.map(lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.2g}") + share.map(" ({:.0%})".format)
     lines = [
-        [scale, words.called("sparsity", sparsity), *line]
+        [words.scale(scale), words.called("sparsity", sparsity), *line]
         for (scale, sparsity), line in zip(cells.index, cells.values, strict=True)
     ]
     run.table(lines, ["scale", "sparsity", *(words.COSTS[name][1] for name in cells.columns)])
@@ -164,18 +226,17 @@ def making(run: Run, results: Iterable[Result]) -> None:
 
 
 def answer(run: Run, results: Iterable[Result]) -> None:
-    """Say what the endpoints of the page's claim are at each scale, and what they come to by themselves."""
-    lines = []
+    """Say what the endpoints of the page's claim come to at each scale, by themselves."""
+    told: dict[str, list[str]] = {}
     for result in results:
         for found in endpoints(result.parameters, result.rows):
-            lines.append(
-                f"- {result.profile}, {seeds(result)}. {_sentence(found.question)}: {found.number}: **{found.told}**."
-            )
-    told = """Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how \
+            where = f"{words.scale(result.profile)}, {seeds(result)}"
+            told.setdefault(_sentence(found.question), []).append(f"**{found.told}**, {found.number} ({where})")
+    lines = [f"- {question}: {'; '.join(outcomes)}." for question, outcomes in told.items()]
+    how = """Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how \
 they are corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."""
-    body = "\n".join([*(lines or ["- Nothing can be compared."]), "", told])
-    summary = "<summary>Answer: open it when you have decided</summary>"
-    run.lead(f'<details class="answer">{summary}\n\n{body}\n\n</details>')
+    body = "\n".join([*(lines or ["- Nothing can be compared."]), "", how])
+    run.lead(f'<details class="answer" open><summary>Answer</summary>\n\n{body}\n\n</details>')
 
 
 def _sentence(text):
@@ -230,7 +291,9 @@ def every_contrast(run: Run, table: pd.DataFrame) -> None:
         cells = own.assign(**{name: own[name].map("{:.1f}".format) for name in ("partner", "own")})
         cells["measure"] = cells["measure"].map(words.measure)
         lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()
-        run.fold(f"{scale}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"])
+        run.fold(
+            f"{words.scale(scale)}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"]
+        )
 
 
 def ends(scales: dict[str, list[Result]], delta: float) -> dict[str, list[Endpoint]]:
@@ -242,13 +305,16 @@ def ends(scales: dict[str, list[Result]], delta: float) -> dict[str, list[Endpoi
 
 
 def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
-    """Return the endpoints of all scales for `plots.forest`."""
+    """Return the endpoints of all scales for `plots.forest`: the scales of one endpoint stand together."""
     lines = []
-    for scale, own in found.items():
+    for at, (scale, own) in enumerate(found.items()):
+        label = words.scale(scale) if len(found) > 1 else ""
         for e in own:
+            head = f"{e.claim}: {e.question}"
             mean, low, high = statistics.interval(e.differences)
             ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.outcome, "told": e.told}
-            line = {"scale": scale, "measure": scale, "line": f"{e.claim}: {e.question}", "moves": e.moves}
+            line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
+            line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
             lines.append({**line, **ends})
     return pd.DataFrame(lines)
 
@@ -256,16 +322,15 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
 def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
     """Show every endpoint at every scale: the number with its interval, Holm's p, the outcome; and with a movable δ."""
     lines = [
-        [e.claim, e.question, scale, e.number, f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"]
+        [e.claim, e.question, words.scale(scale), e.number, f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"]
         for scale, own in found.items()
         for e in own
     ]
     lines.sort(key=lambda line: line[:2])
-    run.lead(
-        "\n".join(
-            f"- **{claim}**, {scale}. {_sentence(told)}: {n}: {outcome}." for claim, told, scale, n, _, outcome in lines
-        )
-    )
+    told: dict[tuple, list[str]] = {}
+    for claim, question, scale, number, _, outcome in lines:
+        told.setdefault((claim, _sentence(question)), []).append(f"{outcome}, {number} ({scale})")
+    run.lead("\n".join(f"- **{claim}**. {asked}: {'; '.join(found)}." for (claim, asked), found in told.items()))
     run.table(lines, ["claim", "endpoint", "scale", "difference", "p (Holm)", "outcome"])
     if ends := movable(found):
         most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
@@ -285,8 +350,8 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
             decided and line["outcome"] == statistics.OPEN
         )
         if line["moves"] and math.isfinite(line["low"]):
-            own = {name: line[name] for name in ("scale", "mean", "low", "high", "delta")}
-            ends.append({"name": line["line"], **own, "fixed": line["outcome"] if kept else None})
+            own = {name: line[name] for name in ("mean", "low", "high", "delta")} | {"scale": line["of"]}
+            ends.append({"name": line["head"], **own, "fixed": line["outcome"] if kept else None})
     return ends
 
 
@@ -294,4 +359,4 @@ def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
     """Say for each scale which difference its seeds could have found."""
     for scale, own in found.items():
         told = "\n".join(f"- **{e.claim}** {_sentence(e.question)}: {e.detectable:.1f}." for e in own)
-        run.say(f"*{scale}*, in points:\n\n{told}")
+        run.say(f"*{words.scale(scale)}*, in points:\n\n{told}")

@@ -5,6 +5,7 @@ Figures, tables and prose take their names from here, so that a thing has one na
 
 import re
 from functools import cache
+from pathlib import Path
 
 from sparselib.experiments.fields import detector as read_detector
 from sparselib.experiments.fields import recipe as read_recipe
@@ -49,13 +50,13 @@ DETECTORS = {
     "feature_norm": "feature norm",
 }  # fmt: skip
 OPTIONS = {
-    "layers": {"all": "all layers", "last": "last layer"}, "norm": {"inf": "p = ∞"},
+    "layers": {"all": "all layers", "last": "last layer"}, "norm": {"inf": "q = ∞"},
     "aggregate": {"mean": "mean over layers", "all": "one norm"},
     "target": {"logit": "logit loss", "uniform": "uniform target", "predicted": "predicted label"},
     "criterion": CRITERIA, "reference": {"train": "from the training mean"},
     "standardise": {"true": "standardised"}, "per_loss": {"true": "over the loss"},
 }  # fmt: skip
-OTHERWISE = {"norm": "p = {}", "views": "{} views"}  # options whose values are numbers
+OTHERWISE = {"norm": "q = {}", "views": "{} views"}  # options whose values are numbers
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
 NORMS = {"linf": "L∞", "l2": "L2"}
 FAMILIES = {"near": "near outliers", "far": "far outliers"}
@@ -70,6 +71,11 @@ ANOMALIES = {
     "defocus_blur": "defocus", "motion_blur": "motion blur", "zoom_blur": "zoom blur", "rotate": "rotation",
     "translate": "translation", "jpeg": "JPEG", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "digits": "digits",
+}  # fmt: skip
+FOLDERS = {"cifar10": "CIFAR-10 (JPEG)", "tiny-imagenet": "Tiny ImageNet"}  # by the last part of their path
+NETWORKS = {
+    "convnet": "small CNN", "lenet5": "LeNet-5", "resnet8": "ResNet-8", "resnet18": "ResNet-18",
+    "vgg16": "VGG-16",
 }  # fmt: skip
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95", "ror": "right or rejected"}
 EVASION = {"ror": "right or rejected, adaptive attack", "ror_plain": "right or rejected, PGD"}
@@ -121,7 +127,7 @@ def sparse(row) -> str:
 
 @cache
 def detector(text: str) -> str:
-    """Return what a detector with its options is called: "SensNorm, all layers, p = 5"."""
+    """Return what a detector with its options is called: "SensNorm, all layers, q = 5"."""
     if text == "disagreement":  # of an ensemble
         return DETECTORS[text]
     name, _ = read_detector(text)
@@ -143,8 +149,18 @@ def anomaly(name: str) -> str:
     if head == "pgd":
         return f"PGD, ε = {rest}"
     if head == "folder":
-        return f"images of {rest}"
+        return FOLDERS.get(Path(rest).name, f"images of {rest}")
     return ANOMALIES.get(head, head) + (f", severity {rest}" if rest else "")
+
+
+def setting(dataset: str, network: str) -> str:
+    """Return what rows are of: "MNIST, ResNet-8"; a network of the reader's own by its name."""
+    return f"{anomaly(dataset)}, {NETWORKS.get(network, network)}"
+
+
+def scale(profile: str) -> str:
+    """Return what a scale is called, by the data of its profile."""
+    return ANOMALIES.get(profile, profile)
 
 
 def called(column: str, value) -> str:
@@ -156,7 +172,9 @@ NAMES = {
     "arm": arm,
     "detector": detector,
     "anomaly": anomaly,
+    "attack": lambda name: ATTACKS.get(name, name),
     "norm": lambda name: NORMS.get(name, name),
+    "scale": scale,
     "metric": lambda name: (METRICS | BESIDE).get(name, name),
     "question": lambda name: QUESTIONS.get(name, name),
     "sparsity": lambda s: f"{s:g}" if s else "dense",

@@ -76,16 +76,16 @@ class Run:
         self._results = [found, *published_results(type(p), but=p.profile)]
         return self._results
 
-    def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | None = None) -> None:
+    def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | str | None = None) -> None:
         """Show a figure, and its stamp where that is not the stamp of a figure above. Its texts are no formulae.
 
         Args:
             drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
             name: its label, "fig-…", for references in the book. caption: Markdown (names from outside by
                 `outside.markdown`); the origin is added.
-            of: the Results that it shows; default: those of `results`.
+            of: the Results that it shows; default: those of `results`. Or its origin in words; "" for a diagram.
         """
-        shown = self._results if of is None else of
+        shown = self._results if of is None or isinstance(of, str) else of
         _verbatim(drawing.fig)
         _legible(drawing.fig)
         drawing.fig.suppressComposite = True  # images stay apart from the text between them
@@ -93,22 +93,23 @@ class Run:
         drawing.fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         plt.close(drawing.fig)
         kind = "picture" if drawing.picture else "chart"
-        caption = f"{caption} {self._origin(shown)}"
-        about = {"name": name, "caption": caption, "alt": drawing.alt, "class": kind}
-        bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": drawing.alt}
+        origin = of if isinstance(of, str) else self._origin(shown)
+        caption = typeset(f"{caption} *{origin}.*" if origin else caption)
+        about = {"name": name, "caption": caption, "alt": typeset(drawing.alt), "class": kind}
+        bundle = {"image/svg+xml": buffer.getvalue(), "text/plain": about["alt"]}
         display(bundle, raw=True, metadata={"sparselib": about})
-        stamp = self._stamp(shown)
-        if stamp not in self._stamps:  # one is enough for all figures of the same rows
+        stamp = self._stamp(shown) if origin else ""
+        if stamp and stamp not in self._stamps:  # one is enough for all figures of the same rows
             self._stamps.add(stamp)
             display(HTML(stamp))
 
     def say(self, markdown: str) -> None:
         """Show prose whose numbers were computed just now: Markdown, names from outside by `outside.markdown`."""
-        display(Markdown(markdown))
+        display(Markdown(typeset(markdown)))
 
     def lead(self, markdown: str) -> None:
         """Show prose that the book puts under the question of the page, and where a page of prose asks for it."""
-        display(Markdown(markdown), metadata={"sparselib-lead": True})
+        display(Markdown(typeset(markdown)), metadata={"sparselib-lead": True})
 
     def source(self, *things: Any) -> None:
         """Show the source of functions or classes, as it is."""
@@ -120,7 +121,7 @@ class Run:
 
         A cell shows its text, whatever it holds; as strong or as code where all of it is **so** or `so`.
         """
-        display(Markdown(outside.table(head, rows)))
+        display(Markdown(outside.table(head, [[typeset(str(cell)) for cell in row] for row in rows])))
 
     def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""
@@ -143,8 +144,7 @@ class Run:
     def _origin(self, results):
         """Return in words what a figure was computed from: for each scale its data, network and seeds."""
         shown = [(r.parameters, "" if r.live else ", published") for r in results or ()] or [(self.parameters, "")]
-        told = (f"{outside.markdown(f'{p.profile}: {p.setting()}')}, {_seeds(p)}{how}" for p, how in shown)
-        return f"*{'; '.join(told)}.*"
+        return "; ".join(f"{outside.markdown(_setting(p))}, {_seeds(p)}{how}" for p, how in shown)
 
     def _stamp(self, results):
         """Return the lines under a figure: which commit, how much work, and how to rerun it."""
@@ -152,6 +152,24 @@ class Run:
         lines = lines or [f"computed in this notebook, commit {project.commit()}"]
         told = "<br>".join(outside.tags(line) for line in lines)
         return f'<p class="stamp">{told}<br>rerun: <code>{outside.tags(rerun_command(self.parameters))}</code></p>'
+
+
+STAYS = (
+    r"```\w.*?```",
+    r"(?<!`)(?P<tick>`{1,2})(?!`)[^`]+(?P=tick)(?!`)",
+    r"\$[^$]*\$",
+    r"\]\([^)\s]*\)",
+    r"</?[a-zA-Z][^>]*>",
+)
+SIGNS = re.compile(rf"(?P<stays>{'|'.join(STAYS)})|(?<![\w./)\]-])-(?=\.?\d)|(?<=\d) ?%(?!\w)", re.DOTALL)
+
+
+def typeset(markdown: str) -> str:
+    """Return prose with the signs that print has: − before numbers, and % that stays beside its number.
+
+    Code, formulas, addresses and tags stay as they are.
+    """
+    return SIGNS.sub(lambda found: found["stays"] or ("−" if found[0] == "-" else "\N{NO-BREAK SPACE}%"), markdown)
 
 
 PHONE = 358  # pixels that a page leaves for a figure when it is 390 wide
@@ -181,7 +199,10 @@ def _is_formula(text):
 
 
 def _legible(fig):
-    """Make text that would be too small on a phone as large as it must be."""
+    """Make text that would be too small on a phone as large as it must be, and set its signs."""
+    for text in fig.findobj(Text):
+        if text.get_text() != typeset(text.get_text()):
+            text.set_text(typeset(text.get_text()))
     for _ in range(3):  # larger text may make the figure wider
         fig.draw_without_rendering()
         least = 1.02 * LEAST * 72 * (fig.get_tightbbox().width + 0.2) / PHONE  # the pad around it is 0.1 inches wide
@@ -239,8 +260,15 @@ def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
 
 
 def _emphasised(text):
-    strong = outside.EMPHASIS.fullmatch(str(text))
+    text = typeset(str(text))
+    strong = outside.EMPHASIS.fullmatch(text)
     return f"<strong>{outside.tags(strong[1])}</strong>" if strong else outside.tags(text)
+
+
+def _setting(p):
+    """Return data and network, after the name of the scale where it is not that of the data."""
+    told = p.setting()
+    return told if re.sub(r"\W", "", told).lower().startswith(p.profile) else f"{p.profile}: {told}"
 
 
 def _seeds(p):

@@ -121,9 +121,9 @@ def _violations(page, rules):
 
 
 def _bytes(asked):
-    """Return the bytes of all files among these addresses, but for MathJax."""
+    """Return the bytes of all files among these addresses."""
     own = {url.split("?")[0].split("#")[0].removeprefix("file://") for url in asked if url.startswith("file:")}
-    return sum(Path(name).stat().st_size for name in own if not name.endswith("tex-svg.js"))
+    return sum(Path(name).stat().st_size for name in own)
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_axe_finds_nothing_to_complain_of(light, dark, told):
     assert not told(dark, lambda one: one.violations)
 
 
-def test_no_page_weighs_more_than_three_megabytes_beside_mathjax(light, told):
+def test_no_page_weighs_more_than_three_megabytes(light, told):
     assert not told(light, lambda one: one.weight > 3e6 and f"{one.weight / 1e6:.1f} MB")
 
 

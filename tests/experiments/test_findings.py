@@ -192,7 +192,7 @@ def _sizes(losses=()):
 def test_equal_sizes_are_compared():
     compared = Comparison("C1b", "same size", {"arm": "magnitude after"}, {"arm": "unpruned"}, match=("size",))
     found = {f.label: f.contrast.mean for f in compare([compared], _sizes()) if f.measure == "PGD, L∞ 0.1"}
-    assert found == pytest.approx({"300 weights": 10, "900 weights": 4, "2000 weights": 1})
+    assert found == pytest.approx({"300 weights": 10, "900 weights": 4, "2,000 weights": 1})
 
 
 def test_an_endpoint_is_the_mean_over_its_lines():

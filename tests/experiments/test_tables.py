@@ -62,11 +62,13 @@ def test_the_answer_is_every_endpoint_with_its_interval_and_outcome():
     tables.answer(run, [result])
     (text,) = run.leads
     _, low, high = statistics.interval(2 + 50 * WOBBLE)
-    told = f"+2.0 [{low:.1f}, {high:.1f}]: **better by less than 7**."
+    told = f"**better by less than 7**, +2.0 [{low:.1f}, {high:.1f}] (digits, 5 seeds)."
     question = (
         "Pruned after training by magnitude (sparsity 0.8) minus left unpruned: accuracy under attack, over all radii"
     )
-    assert text.startswith('<details class="answer">') and f"- digits, 5 seeds. {question}: {told}" in text
+    assert text.startswith('<details class="answer" open>') and f"- {question}: {told}" in text
+    tables.answer(run, [result, _mnist()])
+    assert run.leads[1].count("\n- ") == 1 and "(digits, 5 seeds); **" in run.leads[1] and "(MNIST, " in run.leads[1]
     assert text.count("\n- ") == 1 and "Nothing" not in text
     tables.answer(run, [Result(P, rows("dense", clean=0.9, question="width"), live=True)])
     assert "- Nothing can be compared." in run.leads[-1]
@@ -118,13 +120,17 @@ def test_verdicts_and_power_tell_every_endpoint():
     tables.verdicts(run, found)
     (lines,) = run.tables
     assert [line[0] for line in lines] == ["C1a", "C1a", "C3"], "claims together"
-    assert [line[2] for line in lines] == ["digits", "mnist", "digits"]
+    assert [line[2] for line in lines] == ["digits", "MNIST", "digits"]
     assert lines[0][5] == "**better by less than 7**" and lines[1][5] == "**equal**" and lines[2][5] == "**better**"
     assert lines[2][3].startswith("40 % of the multiplications")
-    assert run.leads[0].splitlines()[2].startswith("- **C3**, digits. Ensemble of 5 shrunk networks: least cost")
+    first, last = run.leads[0].splitlines()
+    assert (
+        first.startswith("- **C1a**. ") and "7**, +2.0" in first and "; **equal**, +0.1" in first and "(MNIST)" in first
+    )
+    assert last.startswith("- **C3**. Ensemble of 5 shrunk networks: least cost") and "**better**, 40 %" in last
     assert not run.explorers, "areas and shares of cost have a δ that does not move"
     tables.power(run, found)
-    assert [text.split(",")[0] for text in run.said] == ["*digits*", "*mnist*"]
+    assert [text.split(",")[0] for text in run.said] == ["*digits*", "*MNIST*"]
     assert f": {found['mnist'][0].detectable:.1f}." in run.said[1]
 
 
@@ -133,7 +139,39 @@ def test_endpoints_can_be_drawn():
     assert set(table["outcome"]) <= set(statistics.OUTCOMES) and len(table) == 3
     drawing = plots.forest(table)
     told = "pruned after training by magnitude (sparsity 0.8) minus left unpruned"
-    assert f"C1a: {told}: accuracy under attack, over all radii: +2.0, better by less than 7" in drawing.alt
+    assert f"C1a: {told}: accuracy under attack, over all radii, digits: +2.0, better by less than 7" in drawing.alt
+
+
+# Captions
+
+
+def test_a_caption_tells_the_ends_of_what_a_figure_shows_at_each_scale():
+    lines = [("digits", "a", 60.0), ("digits", "b", 70.0), ("digits", "dense", 65.0), ("digits", "b", 72.0)]
+    table = pd.DataFrame(lines, columns=["scale", "network", "value"])
+    assert tables.reach(table) == "from 60 % (a) to 71 % (b)"
+    assert tables.reach(table, beside="dense") == "from 60 % (a) to 71 % (b), dense 65 %"
+    assert tables.reach(table[table["network"] == "a"]) == "60 % (a)"
+    both = pd.concat([table, table.assign(scale="mnist", value=50.0)[:1]])
+    assert tables.reach(both, beside="dense") == "digits: from 60 % (a) to 71 % (b), dense 65 %. MNIST: 50 % (a)"
+
+
+def test_a_caption_tells_the_ends_of_the_differences_but_for_what_is_not_comparable():
+    magnitude, snip = words.arm("magnitude after"), words.arm("snip before")
+    told = tables.spread(tables.contrasts([_result()]), "PGD, L∞ 0.1")
+    assert told == f"from -10.0 ({snip}, sparsity 0.8: worse) to +4.0 ({magnitude}, sparsity 0.8: better)"
+    assert tables.spread(tables.contrasts([_result()]), "nothing of it") == "nothing is comparable"
+
+
+def test_a_caption_sums_up_the_outcomes():
+    assert tables.summed_up(_judged()) == "Digits: better: C1a, C3. MNIST: equal: C1a"
+
+
+def test_only_what_all_networks_of_a_scale_have_is_compared():
+    table = pd.DataFrame(
+        {"scale": "digits", "network": list("aabb"), "sparsity": [0.5, 0.8, 0, 0.5], "size": [4, 1, 9, 1]}
+    )
+    assert tables.smallest_shared(table).index.tolist() == [0, 3]
+    assert tables.smallest(table, "size").index.tolist() == [1, 3]
 
 
 # Charts
@@ -145,10 +183,10 @@ def test_a_forest_plot_says_every_difference_and_shows_outcomes_apart():
     drawing = plots.forest(table, asked)
     table = table[table["measure"].isin(asked)]
     for line in table.itertuples():
-        assert f"{line.scale}, {line.measure}, {line.line}: {line.mean:+.1f}, {line.told}" in drawing.alt
+        assert f"{words.scale(line.scale)}, {line.measure}, {line.line}: {line.mean:+.1f}, {line.told}" in drawing.alt
     assert "digits, PGD, L∞ 0.1, SNIP, before training, sparsity 0.8: -10.0, worse" in drawing.alt
     titles = [axis.get_title() for axis in drawing.fig.axes]
-    assert titles == ["clean, digits", "PGD, L∞ 0.1, digits", "clean, mnist", "PGD, L∞ 0.1, mnist"]
+    assert titles == ["clean, digits", "PGD, L∞ 0.1, digits", "clean, MNIST", "PGD, L∞ 0.1, MNIST"]
     (legend,) = drawing.fig.legends
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == [o for o in plots.OUTCOMES if o in set(table["outcome"])] and "not comparable" in shown
@@ -185,9 +223,9 @@ def test_scales_stand_side_by_side_and_a_chart_says_what_it_shows():
     table = table[table["measure"].isin(["clean", "PGD, L∞"]) & (table["arm"] != "unpruned")]
     drawing = plots.lines(tables.started(table))
     titles = [axis.get_title() for axis in drawing.fig.axes if axis.axison]
-    assert sorted(titles) == ["PGD, L∞, digits", "PGD, L∞, mnist", "clean, digits", "clean, mnist"]
+    assert sorted(titles) == ["PGD, L∞, MNIST", "PGD, L∞, digits", "clean, MNIST", "clean, digits"]
     assert "digits, PGD, L∞: " in drawing.alt and "SNIP, before training 50 to 40" in drawing.alt
-    assert "mnist, PGD, L∞: " in drawing.alt and "SNIP, before training 25 to 20" in drawing.alt
+    assert "MNIST, PGD, L∞: " in drawing.alt and "SNIP, before training 25 to 20" in drawing.alt
     handles = {text.get_text() for legend in drawing.fig.legends for text in legend.get_texts()}
     assert handles == {"magnitude, after training", "SNIP, before training"}
 
@@ -258,7 +296,7 @@ def test_everything_that_parameters_allow_has_a_name():
     assert set(words.DETECTORS) >= set(detectors.NAMES) and set(words.NORMS) == set(attacks.NORMS)
     known = {words.anomaly(name) for name in (*data.OUTLIERS, *data.NAMES, *shifts.KINDS)}
     assert not [name for name in known if "_" in name]
-    assert words.detector("sensnorm layers:all norm:inf") == "SensNorm, all layers, p = ∞"
+    assert words.detector("sensnorm layers:all norm:inf") == "SensNorm, all layers, q = ∞"
     assert words.anomaly("pgd:0.1") == "PGD, ε = 0.1" and words.anomaly("rotate:4") == "rotation, severity 4"
 
 

@@ -90,7 +90,7 @@ def test_all_scores_are_read_beside_the_plane_and_the_ring_stands_where_the_poin
     rows = [row.split("\t") for row in page.inner_text(".explorer table").splitlines() if row.strip()]
     n = 3 * len(plane["axis"]) + 6
     for (name, value, share), (shown, score) in zip(rows[1:], plane["scores"].items(), strict=True):
-        assert name == shown and float(value) == pytest.approx(score["value"][n], rel=6e-3)
+        assert name == shown and float(value.replace("−", "-")) == pytest.approx(score["value"][n], rel=6e-3)
         assert float(share.removesuffix(" %")) == pytest.approx(100 * score["share"][n], abs=0.06)
     ring, cells = page.locator(".ring"), page.locator(".heat")
     box, square = ring.bounding_box(), cells.nth(n).bounding_box()

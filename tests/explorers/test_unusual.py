@@ -41,8 +41,8 @@ def page(open_piece):
 
 def test_each_strength_is_told_by_keyboard(page):
     told = page.inner_text(".told")
-    assert told.startswith("attack, radius ε 0.2: the dense network says 1 (90.0 %), its score -0.90 is not above")
-    assert ": wrong and unnoticed; the sparse network says 7 (50.0 %), its score -0.50 is above the" in told
+    assert told.startswith("attack, radius ε 0.2: the dense network says 1 (90.0 %), its score −0.90 is not above")
+    assert ": wrong and unnoticed; the sparse network says 7 (50.0 %), its score −0.50 is above the" in told
     slider = page.get_by_role("slider")
     slider.focus()
     page.keyboard.press("ArrowLeft")

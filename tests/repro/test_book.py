@@ -285,3 +285,29 @@ def test_formulae_of_a_figure_are_set_and_names_with_dollars_are_not():
     fig.canvas.draw()
     assert all(label.get_parse_math() for label in axis.get_xticklabels() if "mathdefault" in label.get_text())
     plt.close(fig)
+
+
+def test_cells_that_are_folded_away_one_after_the_other_share_a_fold(tmp_path):
+    def code(source, *tags, outputs=()):
+        return nbformat.v4.new_code_cell(
+            source, outputs=list(outputs), execution_count=1, metadata={"tags": list(tags)}
+        )
+
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title"),
+        code("a = 1", "hide-input"),
+        code("b = 2", "hide-input", "figure"),
+    ]
+    cells += [code("c = 3", "hide-input", outputs=[_markdown("told")]), code("d = 4", "hide-input"), code("e = 5")]
+    path = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    found = nbformat.reads(book._page(path)[0].decode(), as_version=4).cells
+    assert [cell.source for cell in found] == ["# Title", "a = 1\n\nb = 2\n\nc = 3", "d = 4", "e = 5"]
+
+
+def test_mathjax_is_one_file_without_the_alphabets_that_no_formula_uses():
+    script = book._mathjax().decode()
+    assert len(script) < 1.5e6 and "AddPaths)(" in script
+    kept = {int(code) for code in re.findall(r'(?<=[{,])(\d+):"', script)}
+    assert {0x1D703, 0x2299, 0x221E} <= kept, "θ, ⊙, ∞"
+    assert not kept & set(book.UNUSED)

@@ -16,13 +16,14 @@ from sparselib.repro.book import teach
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANS = (ROOT / "book" / "teach" / "plans.md").read_text(encoding="utf-8")
+TAUGHT = teach.plans({"book/teach/plans.yml": (ROOT / "book" / "teach" / "plans.yml").read_bytes()})
 CHAPTERS = sorted((ROOT / "book" / "concepts").glob("*.ipynb"))
 
 
 def test_every_plan_takes_ninety_minutes_and_asks_without_answering():
     plans = re.split(r"(?m)^## [A-Z]: ", PLANS)[1:]
-    assert [plan.splitlines()[0] for plan in plans] == [title for title, _, _ in teach.PLANS.values()]
-    for plan, (title, chapters, claim) in zip(plans, teach.PLANS.values(), strict=True):
+    assert [plan.splitlines()[0] for plan in plans] == [title for title, _, _ in TAUGHT.values()]
+    for plan, (title, chapters, claim) in zip(plans, TAUGHT.values(), strict=True):
         assert sum(int(n) for n in re.findall(r"(?m)^\| (\d+) \|", plan)) == 90
         assert all(name in experiments.PAGES and f"{name}>`" in plan for name in (*chapters, claim))
         quiz = teach.exit_quiz(PLANS, title)
@@ -69,6 +70,13 @@ PIECE = (
     '<div class="explorer" data-explorer="threshold"><p class="fallback">x</p>'
     f'<script type="application/json">{SCORES}</script></div>'
 )
+
+
+def test_references_are_told_in_words():
+    told = teach.plain(
+        "FGSM {cite}`goodfellow2015, lee2018b` of {cite:t}`cohen2019`, see {doc}`/notebooks/06_verdict`."
+    )
+    assert told == "FGSM (Goodfellow 2015, Lee 2018b) of Cohen 2019, see *verdict*."
 
 
 def _chapter():

@@ -5,7 +5,7 @@ from itertools import repeat
 
 import numpy as np
 
-from sparselib.experiments import statistics
+from sparselib.experiments import statistics, words
 from sparselib.experiments.findings import Endpoint, endpoints
 from sparselib.experiments.lessons.checking import Exercise
 from sparselib.repro.page import Result, Run
@@ -16,7 +16,7 @@ MOST = 200  # seeds, beyond which nobody waits
 
 def takeaway(run: Run, results: Iterable[Result], remember: str) -> None:
     """Show the box that ends a page: the outcome of each endpoint, then Markdown that needs no numbers."""
-    lines = [f"- {r.profile}, {e.question}: **{e.told}**." for r in results for e in _ends(r)]
+    lines = [f"- {words.scale(r.profile)}, {e.question}: **{e.told}**." for r in results for e in _ends(r)]
     told = "\n".join([*(lines or ["- Nothing can be compared."]), "", remember])
     run.say(f"````{{admonition}} What to remember\n:class: takeaway\n\n{told}\n````")
 
@@ -24,7 +24,9 @@ def takeaway(run: Run, results: Iterable[Result], remember: str) -> None:
 def turns(run: Run, results: Iterable[Result]) -> None:
     """Say of each endpoint which further evidence would change its outcome."""
     lines = [
-        f"- *{r.profile}*, {e.question}: now **{e.told}** ({e.number}). {turn(e)}" for r in results for e in _ends(r)
+        f"- *{words.scale(r.profile)}*, {e.question}: now **{e.told}** ({e.number}). {turn(e)}"
+        for r in results
+        for e in _ends(r)
     ]
     run.say("\n".join(lines or ["- Nothing can be compared yet."]))
 

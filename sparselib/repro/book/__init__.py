@@ -32,7 +32,20 @@ LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 FIGURE = re.compile(r"(?m)^% figure of (\S+ \S+)$")  # in prose: replaced by that figure of a page, with its caption
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
-MATHJAX = "tex-svg.js"  # one file, no fonts to fetch
+MATHJAX = "tex-svg.js"  # one file, no fonts to fetch, made of:
+MATHJAX_PARTS = (
+    "startup.js",
+    "core.js",
+    "input/tex.js",
+    "output/svg.js",
+    "output/svg/fonts/tex.js",
+    "a11y/assistive-mml.js",
+)
+UNUSED = range(0x1D504, 0x1D6A4)  # letters of mathematics in fraktur, double-struck, sans serif, monospaced
+GLYPH = re.compile(r'(?<=[{,])(\d+):"[-\d\sQMLTHVZ.]*",')
+ALPHABET = re.compile(
+    r"(?<=\.AddPaths\)\()(\w+\.(?:fraktur|monospace|sansSerif|texOldstyle|texCalligraphicBold)\w*,)\{[^{}]*\}"
+)
 
 
 class BookError(RuntimeError):
@@ -288,6 +301,8 @@ def _page(path):
             cell["outputs"] = [output for output in cell.outputs if output not in found]
         if "injected-parameters" in cell.metadata.get("tags", []):
             continue  # the parameter table says it better
+        if cells and _folds_with(cells[-1], cell):
+            cell["source"] = f"{cells.pop()['source']}\n\n{cell['source']}"
         cells.append(cell)
         outputs = cell.get("outputs", [])
         first = next((i for i, output in enumerate(outputs) if notebooks.about(output)), len(outputs))
@@ -311,6 +326,14 @@ def _page(path):
     return nbformat.writes(notebook).encode(), lead
 
 
+def _folds_with(first, second):
+    """Return whether two cells of code are folded away with nothing shown between them: one fold is enough."""
+    folded = (
+        cell["cell_type"] == "code" and "hide-input" in cell["metadata"].get("tags", []) for cell in (first, second)
+    )
+    return all(folded) and not first["outputs"]
+
+
 def _figures(path):
     """Return {name: (MyST that shows it, SVG)} of the figures of an executed notebook."""
     found = {}
@@ -325,11 +348,17 @@ def _figures(path):
 
 
 def _mathjax():
-    """Return MathJax's single-file build from the package that carries it."""
-    for file in files("sphinx-mathjax-offline") or ():
-        if file.name == MATHJAX:
-            return Path(str(file.locate())).read_bytes()
-    raise BookError(f"sphinx-mathjax-offline does not carry {MATHJAX}")
+    """Return MathJax as one file, from the package that carries it: TeX to SVG, without the speech engine and menus.
+
+    The parts register themselves with the first, which starts when the script ends. Alphabets in which
+    no formula here is written are left out.
+    """
+    found = {str(file).partition("/mathjax/")[2]: file for file in files("sphinx-mathjax-offline") or ()}
+    if missing := [part for part in MATHJAX_PARTS if part not in found]:
+        raise BookError(f"sphinx-mathjax-offline does not carry {', '.join(missing)}")
+    parts = [Path(str(found[part].locate())).read_text(encoding="utf-8") for part in MATHJAX_PARTS]
+    whole = ALPHABET.sub(r"\1{}", "\n".join(parts))
+    return GLYPH.sub(lambda glyph: "" if int(glyph[1]) in UNUSED else glyph[0], whole).encode()
 
 
 def _synchronise(folder, wanted):

@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 
 from sparselib.repro import notebooks
 from sparselib.repro.parameters import Parameters
 
 FOLDER = "book/teach"
-# Plan: its title, its chapters, and the page of a claim whose vote opens and whose outcome closes it.
-PLANS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
-    "a_sparsity": ("Sparsity", ("sparsity", "criteria", "structure"), "04_structured_sparsity_and_cost"),
-    "b_robustness": ("Robustness", ("attacks", "believed", "certificates"), "01_sparsity_and_robustness"),
-    "c_anomalies": ("Anomalies", ("confidence", "thresholds", "testing"), "05_sensnorm"),
-}
 BOX = re.compile(r"(?ms)^(`{3,}|:{3,})\{admonition\} ([^\n]*)\n:class: ([^\n]*)\n(.*?)\n\1[ ]*$")
 ROLES = [  # MyST that is Markdown to nobody else, and what stands for it
-    (r"\{doc\}`([^`<]+?) *<[^`>]+>`", r"\1"), (r"\{doc\}`/?(?:\w+/)*([^`]+)`", r"*\1*"),
-    (r"\{(?:numref|ref)\}`[^`]+`", "the figure"), (r"\{cite(?::\w)?\}`([^`]+)`", r"(\1)"),
+    (r"\{doc\}`([^`<]+?) *<[^`>]+>`", r"\1"),
+    (r"\{doc\}`/?(?:\w+/)*(?:\d\d_)?([^`]+)`", lambda found: f"*{found[1].replace('_', ' ')}*"),
+    (r"\{(?:numref|ref)\}`[^`]+`", "the figure"), (r"\{cite:t\}`([^`]+)`", lambda found: _cited(found[1])),
+    (r"\{cite(?::\w)?\}`([^`]+)`", lambda found: f"({_cited(found[1])})"),
     (r"\{[\w:-]+\}`([^`]+)`", r"`\1`"),
 ]  # fmt: skip
 ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
@@ -33,14 +30,16 @@ ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
 def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], Path], static: Mapping[str, bytes]):
     """Return {path in the book's source: content}: a notebook without solutions of each chapter, slides of each plan.
 
-    Args: executed: where the executed notebook of a page lies. static: {path: content} of the book, with its scripts.
+    Args:
+        executed: where the executed notebook of a page lies.
+        static: {path: content} of the book: its scripts, and the plans with their page.
     """
     made = {}
     for name, model in pages.items():
         notebook = notebooks.read_template(model)
         if any(_solution(cell) for cell in notebook.cells):
             made[f"{FOLDER}/student/{name}.ipynb"] = nbformat.writes(student(notebook)).encode()
-    for plan, (title, chapters, claim) in PLANS.items():
+    for plan, (title, chapters, claim) in plans(static).items():
         if all(name in pages for name in (*chapters, claim)):
             read = {name: notebooks.read(executed(name)) for name in (*chapters, claim)}
             quiz = exit_quiz(static[f"{FOLDER}/plans.md"].decode(), title)
@@ -48,6 +47,15 @@ def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], P
             slides += [("Outcome against vote", _lead(read[claim])), ("Exit quiz", quiz)]
             made[f"{FOLDER}/slides/{plan}.html"] = deck(title, slides, static).encode()
     return made
+
+
+def plans(static: Mapping[str, bytes]) -> dict[str, tuple[str, list[str], str]]:
+    """Return {plan: (its title, its chapters, the page of a claim)} as the book has them, {} where it has none.
+
+    The vote of the claim opens the plan, its outcome closes it.
+    """
+    found = yaml.safe_load(static.get(f"{FOLDER}/plans.yml", b"{}"))
+    return {name: (plan["title"], plan["chapters"], plan["claim"]) for name, plan in found.items()}
 
 
 def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -86,6 +94,11 @@ def plain(text: str) -> str:
     return text
 
 
+def _cited(keys):
+    """Return "Cohen 2019, Lee 2018" for the keys of the bibliography."""
+    return re.sub(r"([a-z]+)(\d{4}\w?)", lambda key: f"{key[1].capitalize()} {key[2]}", re.sub(r",\s*", ", ", keys))
+
+
 def boxes(notebook: nbformat.NotebookNode, kind: str) -> Iterator[tuple[str, str]]:
     """Yield (title, Markdown) of the boxes of a class; also of those that a cell has shown."""
     texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
@@ -106,7 +119,7 @@ def opening(title: str, claim: nbformat.NotebookNode) -> Iterator[tuple[str, str
     """Yield the first slides of a plan: its title, and the vote on a claim."""
     yield title, "Arrow keys turn the slides; in an interactive piece they move its slider.\n\nPrint: one slide a page."
     for _, body in boxes(claim, "vote"):
-        yield "Vote", body
+        yield "Vote", body.replace(" **A** ", "\n\n- **A** ").replace(" · ", "\n- ")
 
 
 def of_chapter(notebook: nbformat.NotebookNode) -> Iterator[tuple[str, str]]:
@@ -162,15 +175,17 @@ def deck(title: str, slides: list[tuple[str, str]], static: Mapping[str, bytes])
 STYLE = """
 :root { --pst-color-text-base: #1c2127; --pst-color-text-muted: #4a5763; --pst-color-border: #aeb6bf;
   --pst-color-surface: #f3f5f7; --pst-color-primary: #0173b2; --pst-color-warning: #b35900; }
-body { font: 1.25rem/1.45 system-ui, sans-serif; color: #1c2127; background: #fff; margin: 0; }
-section { box-sizing: border-box; max-width: 62rem; margin: 0 auto; padding: 1.5rem 2rem 4rem; }
+body { font: clamp(1.1rem, 2.1vw, 2.2rem)/1.4 system-ui, sans-serif; color: #1c2127; background: #fff; margin: 0; }
+section { box-sizing: border-box; max-width: 86vw; margin: 0 auto; padding: 2vh 2vw 3rem; }
 .js section { display: none; } .js section.on { display: block; }
-h2 { font-size: 1.9rem; line-height: 1.15; margin: 0 0 1rem; } p.stamp { display: none; }
+h2 { font-size: 1.5em; line-height: 1.15; margin: 0 0 0.6em; } p.stamp { display: none; }
 figure { margin: 0; } figure > svg { width: 100%; height: auto; max-height: 62vh; }
+figure + p, .explorer { font-size: 0.72em; }
 table { border-collapse: collapse; } td, th { border: 1px solid #aeb6bf; padding: 0.2rem 0.6rem; }
 pre { background: #f3f5f7; padding: 0.6rem; overflow-x: auto; }
 #count { position: fixed; right: 1rem; bottom: 0.6rem; font-size: 0.9rem; color: #4a5763; }
-@media print { .js section, section { display: block; break-after: page; padding: 0; } #count { display: none; } }
+@media print { .js section, section { display: block; break-after: page; padding: 0; max-width: none; }
+  body { font-size: 1.2rem; } #count { display: none; } }
 """
 TURN = """
 (() => {
@@ -199,7 +214,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}: slides</title><link rel="icon" href="data:,"><style>{style}</style>
-<script>MathJax = {{options: {{enableMenu: false}}}};</script></head>
+</head>
 <body>
 {body}
 <p id="count" aria-live="polite"></p>
