@@ -13,7 +13,7 @@ import sparselib
 
 ROOT = Path(__file__).resolve().parents[1]
 # Wings and ground: what a reader may import; the engine and this paper's experiments are not for others.
-INTERNAL = {"__main__", "cli", "checks", "vision", "others", "repro", "experiments"}
+INTERNAL = {"__main__", "cli", "checks", "vision", "others", "outside", "repro", "experiments"}
 
 
 def extension(name):

@@ -234,10 +234,9 @@ class Page(Parameters):
     @field_validator("network")
     @classmethod
     def _known_network(cls, name):
-        place, colon, factory = name.rpartition(":")
-        if not colon:
+        if ":" not in name:
             return checks.choice("network", name, models.NAMES, also=", <path or module>:<factory>")
-        if not place.strip() or not factory.strip():
+        if not re.fullmatch(r"\s*\S.*:\s*\S.*", name):
             raise ValueError(f"network must be a name or <path or module>:<factory>, got {name!r}")
         return name
 
