@@ -250,10 +250,8 @@ def _run(parameters, partial):
 
 def _began(partial):
     """Return whether any cell of the notebook was started: not when its kernel did not come up."""
-    try:
-        cells = read(partial).cells
-    except Exception:
-        return False
+    text = kernels.memory.texts.get(partial)
+    cells = nbformat.reads(text, as_version=4).cells if text else ()
     return any(cell.metadata.get("papermill", {}).get("start_time") for cell in cells)
 
 
