@@ -48,7 +48,14 @@ _here = Path()  # where the user stands; the commands run in the folder of the p
 
 
 def _from_here(path: Path | None):
-    return path and _here / path.expanduser()
+    return path and _here / _expanded(path)
+
+
+def _expanded(path):
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~name of nobody
+        raise typed.ParameterError(f"there is no home folder for {str(path)!r}") from None
 
 
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes.")]
@@ -313,7 +320,7 @@ def _placed(value):
 
 
 def _from_root(path):
-    path, root = Path(os.path.normpath(_here / Path(path).expanduser())), Path.cwd()
+    path, root = Path(os.path.normpath(_here / _expanded(path))), Path.cwd()
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 

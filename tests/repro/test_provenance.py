@@ -161,6 +161,8 @@ def test_paths_are_meant_from_where_the_user_stands(tmp_path, monkeypatch):
     assert cli._placed("net.py:Make") == f"{place}/net.py:Make" and cli._placed("net.py") == f"{place}/net.py"
     for other in ("folder:", "package.net:Make", "none.py:Make", "convnet", "pgd:0.1", "", 0.5, None):
         assert cli._placed(other) == other
+    with pytest.raises(typed.ParameterError, match="no home folder for '~nobody-here/x'"):
+        cli._placed("folder:~nobody-here/x")
     monkeypatch.chdir(tmp_path)
     assert cli._placed("folder:b") == "folder:b"
 
