@@ -12,6 +12,9 @@ DONE = "data-finished"
 IMAGE = re.compile(r"_images/([^\"'?#)\s]+)")
 MATHJAX = "tex-svg.js"
 SIZE = re.compile(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
+ICON = re.compile(r"\bfa-([a-z0-9-]+)")
+GLYPH = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}')  # of an icon, in the style sheet
+SEARCH = ("searchtools.js", "searchindex.js")  # of the page of results, which the field of every page leads to
 FONTAWESOME = "scripts/fontawesome.js"  # 1.5 MB that draw the icons once more; the style sheet has them as a font
 
 
@@ -51,6 +54,12 @@ def _without_ballast(static):
     for path in (*static.rglob("*.map"), static / FONTAWESOME):
         path.unlink(missing_ok=True)
     shutil.rmtree(static / "locales", ignore_errors=True)
+    files = (*static.parent.rglob("*.html"), *static.rglob("*.js"))
+    shown = {name for path in files for name in ICON.findall(path.read_text(encoding="utf-8", errors="replace"))}
+    for path in static.glob("styles/pydata-sphinx-theme.css"):
+        rules = path.read_text(encoding="utf-8")
+        rules = GLYPH.sub(lambda rule: rule[0] if shown & set(ICON.findall(rule[0])) else "", rules)
+        path.write_text(rules, encoding="utf-8")
 
 
 def finished(text: str, page: Path) -> str:
@@ -59,7 +68,9 @@ def finished(text: str, page: Path) -> str:
     soup.html[DONE] = ""
     for image in soup.select("img.chart, img.picture"):
         _for_both_themes(soup, image, page.parent / image["src"])
-    idle = [FONTAWESOME] if soup.select(".math") else [FONTAWESOME, MATHJAX]
+    idle = [FONTAWESOME]
+    idle += [] if soup.select(".math") else [MATHJAX]
+    idle += [] if page.name == "search.html" else SEARCH
     for script in soup.find_all("script", src=re.compile("|".join(map(re.escape, idle)))):
         script.decompose()
     for cell in soup.select("main td"):
@@ -81,7 +92,7 @@ def _for_both_themes(soup, image, light):
         image["width"], image["height"] = (str(round(float(points) * 4 / 3)) for points in size.groups())
     other = soup.new_tag("img", attrs={**image.attrs, "src": image["src"].replace(".svg", ".dark.svg")})
     image["class"], other["class"] = [*image["class"], "only-light"], [*other["class"], "only-dark"]
-    other["loading"] = "lazy"  # while it is hidden it is not even fetched
+    image["loading"] = other["loading"] = "lazy"  # while one is hidden it is not even fetched
     image.wrap(soup.new_tag("span", attrs={"class": "themed"}))  # the theme hides captions that stand beside
     image.insert_after(other)
 
@@ -94,6 +105,9 @@ def _told_apart(soup):
         label = soup.new_tag("span", attrs={"class": "visually-hidden", "id": f"colour-mode-{number}"})
         label.string = "Color mode"
         node.insert(0, label)
+    for node in soup.select("summary:has(> .toctree-toggle)"):
+        link = node.find_previous("a")
+        node["aria-label"] = f"Pages below {link.get_text(strip=True)}" if link else "Pages below"
     for node in soup.select(".bd-sidebar-primary .sidebar-primary-item:has(> .navbar-brand)"):
         node["role"], node["aria-label"] = "navigation", "Front page"
     for node in soup.select(".citation-list, .citation"):

@@ -49,7 +49,7 @@ def _told(page):
     )
     assert found, told
     x1, x2, label, *numbers = found.groups()
-    return label, *map(float, (x1, x2, *numbers))
+    return label, *(float(number.replace("−", "-")) for number in (x1, x2, *numbers))
 
 
 def test_the_point_moves_by_keyboard_and_reads_what_the_library_says(open_piece, plane):
