@@ -166,7 +166,7 @@ def test_what_is_built(campaign, tmp_path, monkeypatch):
             (html / name).parent.mkdir(parents=True, exist_ok=True)
             (html / name).write_text(f"<p>{name}</p>" * 20, encoding="utf-8")
         mark = book._rendered()[0]
-        mark.write_text(json.dumps({"sources": book._digest(wanted), "built": book._built()}, indent=1))
+        mark.write_text(json.dumps({"sources": book._digest(wanted), "built": book._built()}), encoding="utf-8")
         assert book._why_not(wanted) is None
         path = rng.choice([mark, *sorted(p for p in html.rglob("*") if p.is_file())])
         how = damage(path, rng, SOURCES)
@@ -240,7 +240,8 @@ def test_archives(campaign, tmp_path):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         manifest = folder / archive.MANIFEST
-        manifest.write_text("".join(f"{sha256(content)}  {name}\n" for name, content in sorted(names.items())))
+        told = "".join(f"{sha256(content)}  {name}\n" for name, content in sorted(names.items()))
+        manifest.write_text(told, encoding="utf-8")
         assert archive.check(folder) == 3
         path = rng.choice([manifest, *(folder / name for name in names)])
         how = damage(path, rng, SOURCES)
