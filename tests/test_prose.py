@@ -73,8 +73,10 @@ def symbols(markdown):
 
 
 def test_each_symbol_is_in_the_notation_once_and_on_no_page_before_the_one_that_explains_it():
-    chapters = re.findall(r"- file: ((?:book/concepts|notebooks)/\w+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
-    table = re.findall(r"(?m)^\| (\$[^|]+) \| [^|]+ \| \{doc\}`/([\w/]+)` \|$", NOTATION.read_text("utf-8"))
+    chapters = re.findall(
+        r"- file: ((?:book/concepts|notebooks)/\w+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+    )
+    table = re.findall(r"(?m)^\| (\$[^|]+) \| [^|]+ \| \{doc\}`/([\w/]+)` \|$", NOTATION.read_text(encoding="utf-8"))
     explained = [(letter, page) for symbol, page in table for letter in symbols(symbol)]
     assert len({letter for letter, _ in explained}) == len(explained) > 30
     places = {letter: chapters.index(page) for letter, page in explained}
