@@ -181,24 +181,14 @@ def test_signals(campaign, tmp_path, name):
     def attempt(rng, number):
         folder = tmp_path / str(number)
         jobs = rng.choice(["1", "2"]) if campaign.long else "2"
-        command = [
-            sys.executable,
-            "-m",
-            "sparselib",
-            "reproduce",
-            "--figure",
-            "5",
-            "--rows-only",
-            "--jobs",
-            jobs,
-            *sets,
-        ]
+        options = ["--figure", "5", "--rows-only", "--jobs", jobs, *(f"--set={each}" for each in sets)]
+        command = [sys.executable, "-m", "sparselib", "reproduce", *options]
         environment = {**os.environ, "SPARSELIB_STORE": str(folder), "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True, env=environment, cwd=ROOT,
             preexec_fn=free,
         ) as run:  # fmt: skip
-            resume._wait_for(lambda: len(list(folder.glob("steps/*/*.json"))) > 1, 200)
+            resume._wait_for(lambda: len(list(folder.glob("steps/*/*.json"))) > 1 or run.poll() is not None, 200)
             time.sleep(rng.uniform(0, 1))
             family = [p.pid for p in psutil.Process(run.pid).children(recursive=True)]
             number = getattr(signal, name)
