@@ -37,6 +37,7 @@ FORESEEN = (
 )  # fmt: skip
 STOPPED = "sparselib: stopped; what was computed is kept, the same command goes on from there"
 CORES = os.cpu_count() or 1
+LONG = 900  # signs of a line that is printed in full
 Profile = Annotated[str, typer.Option(help="Scale: " + ", ".join(experiments.PROFILES) + ".")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter; VALUE is YAML. Repeatable.")
@@ -330,8 +331,9 @@ def _tell(text):
 
 
 def _say(text):
-    """Print a message to stderr, above a progress bar, wrapped to a terminal's width."""
-    text = outside.visible(text)
+    """Print a message to stderr, above a progress bar, wrapped to a terminal's width, endless lines cut."""
+    lines = outside.visible(text).splitlines()
+    text = "\n".join(line if len(line) <= LONG else f"{line[: LONG - 200]} … {line[-200:]}" for line in lines)
     if sys.stderr.isatty():
         width = max(40, shutil.get_terminal_size().columns)
         wrap = functools.partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)

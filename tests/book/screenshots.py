@@ -6,6 +6,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+# Figures further down are fetched when they come into view.
+SHOWN = """() => Promise.all([...document.images].filter(image => image.offsetParent).map(image => {
+  image.loading = 'eager';
+  return image.decode().catch(() => null);
+}))"""
+
 
 def main(html: Path, out: Path) -> None:
     """Write <page>-<theme>-<width>.png of every page of the book in `html` into `out`."""
@@ -26,6 +32,7 @@ def main(html: Path, out: Path) -> None:
                 for source in pages:
                     page.goto(source.as_uri())
                     page.evaluate("window.MathJax?.startup?.promise")
+                    page.evaluate(SHOWN)
                     page.screenshot(path=out / f"{source.stem}-{theme}-{width}.png", full_page=True)
                 context.close()
         browser.close()

@@ -207,3 +207,12 @@ def test_nothing_that_is_typed_comes_back_as_more_than_text(call, arguments, tex
     code, out, err = call(*(argument.replace("{}", text) for argument in arguments))
     assert code == 2 and out == "" and "Traceback" not in err
     assert all(sign.isprintable() or sign == "\n" for sign in err)
+
+
+def test_an_endless_argument_is_not_repeated_in_full(monkeypatch, capsys):
+    for arguments in (["list", "x" * 5000], ["run", "5", "-o", "x.ipynb", "--set", "x" * 5000], ["x" * 5000]):
+        monkeypatch.setattr("sys.argv", ["sparselib", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        err = capsys.readouterr().err
+        assert ended.value.code == 2 and max(map(len, err.splitlines())) < 1000 and "xxx … xxx" in err
