@@ -186,7 +186,6 @@ def test_an_edit_makes_stale_exactly_what_depends_on_it(built):
     assert "8 to compute: detection.baselines.Energy changed" in text  # 2 seeds × 2 sparsities × 2 anomalies
 
 
-@pytest.mark.browser
 # Images further down are fetched when they come into view.
 FETCHED = """all => Promise.all(all.map(image => {
   image.loading = 'eager';
@@ -194,6 +193,7 @@ FETCHED = """all => Promise.all(all.map(image => {
 }))"""
 
 
+@pytest.mark.browser
 def test_every_page_opens_from_the_file_system_with_the_network_off(built, chromium):
     html = built.folder / "_build" / "html"
     pages = [path for part in ("book", "notebooks") for path in sorted((html / part).glob("*.html"))]
