@@ -9,7 +9,6 @@ import shutil
 import sys
 import textwrap
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -358,7 +357,7 @@ def _in_project():
     _here = Path.cwd()
     for name in ("SPARSELIB_STORE", "SPARSELIB_DATA"):
         if os.environ.get(name):
-            os.environ[name] = str(_here / Path(os.environ[name]).expanduser())
+            os.environ[name] = str(_from_here(Path(os.environ[name])))
     try:
         place = project.root()
     except project.ProjectError:  # told by the commands that need it
@@ -387,7 +386,7 @@ def main():
         _say(STOPPED)
         sys.exit(130)
     except workers.Stopped:
-        with suppress(OSError):  # the terminal may be gone
+        with contextlib.suppress(OSError):  # the terminal may be gone
             _say(STOPPED)
         raise
     except Exception as error:

@@ -77,7 +77,7 @@ class Run:
         return self._results
 
     def show(self, drawing: Any, *, name: str, caption: str, of: Sequence[Result] | str | None = None) -> None:
-        """Show a figure, and its stamp where that is not the stamp of a figure above. Its texts are no formulae.
+        """Show a figure, and its stamp where that is not the stamp of a figure above.
 
         Args:
             drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
@@ -177,13 +177,13 @@ LEAST = 9  # pixels: the height of the smallest text there
 
 
 def _verbatim(fig):
-    """Let every text of a figure stand as it is, $ for itself but in a formula; numbers that an axis has set, too."""
+    """Let every text of a figure stand as it is, $ for itself but in a formula, its signs set; those of axes, too."""
     for axis in (axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)):
         axis.get_ticklabels(which="both")  # gives them their texts
     for text in fig.findobj(Text):
         shown = text.get_text()
         text.set_parse_math(_is_formula(shown))
-        if (seen := outside.visible(shown)) != shown:
+        if (seen := typeset(outside.visible(shown))) != shown:
             text.set_text(seen)
 
 
@@ -199,10 +199,7 @@ def _is_formula(text):
 
 
 def _legible(fig):
-    """Make text that would be too small on a phone as large as it must be, and set its signs."""
-    for text in fig.findobj(Text):
-        if text.get_text() != typeset(text.get_text()):
-            text.set_text(typeset(text.get_text()))
+    """Make text that would be too small on a phone as large as it must be."""
     for _ in range(3):  # larger text may make the figure wider
         fig.draw_without_rendering()
         least = 1.02 * LEAST * 72 * (fig.get_tightbbox().width + 0.2) / PHONE  # the pad around it is 0.1 inches wide

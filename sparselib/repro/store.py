@@ -134,9 +134,8 @@ class Store:
     def locked(self, what, key):
         """Hold the right to compute one step; waits while another process has it. A killed process lets go of it."""
         with ExitStack() as stack:
-            with self._told(
-                "lock steps of"
-            ):  # a link in its place, no right to write, a network file system without locks
+            # Told: a link in its place, no right to write, a network file system without locks.
+            with self._told("lock steps of"):
                 stack.enter_context(locked(self.folder / "locks" / f"{what}-{key}", stacklevel=6))
             yield
 
