@@ -286,7 +286,8 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
         shown = [name for name in OUTCOMES if name in legend]
         columns = min(3, int(13 * WIDTH) // (7 + max(map(len, shown))) or 1)
         fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    named = [", ".join(filter(None, (words.scale(r.scale), r.measure, r.line))) for r in table.itertuples()]
+    lines = table[["scale", "measure", "line"]].values.tolist()
+    named = [", ".join(filter(None, (words.scale(scale), *rest))) for scale, *rest in lines]
     told = [
         f"{name}: {mean:+.1f}, {said}" for name, mean, said in zip(named, table["mean"], table["told"], strict=True)
     ]

@@ -184,7 +184,7 @@ def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None
         cells = 100 * own.pivot_table("value", [index, "anomaly"], "metric", sort=False)[list(words.METRICS)]
         cells = cells.map("{:.0f}".format).agg(" / ".join, axis=1).unstack(sort=False)
         body = [[words.called(index, name), *line] for name, line in zip(cells.index, cells.values, strict=True)]
-        told = f"{words.scale(scale)}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
+        told = f"{words.scale(str(scale))}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
         run.fold(told, body, [index, *map(words.anomaly, cells.columns)])
 
 
@@ -292,7 +292,9 @@ def every_contrast(run: Run, table: pd.DataFrame) -> None:
         cells["measure"] = cells["measure"].map(words.measure)
         lines = cells[["line", "measure", "partner", "own", "difference", "told"]].values.tolist()
         run.fold(
-            f"{words.scale(scale)}: {question}", lines, ["of", "measure", "partner", "own", "difference", "outcome"]
+            f"{words.scale(str(scale))}: {question}",
+            lines,
+            ["of", "measure", "partner", "own", "difference", "outcome"],
         )
 
 
