@@ -19,7 +19,11 @@ import os, shutil, threading, time
 def watch():
     while os.getppid() == parent:
         time.sleep(0.2)
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(50):  # while this process starts, it writes there itself
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.1)
     os._exit(1)
 if os.name != "nt":
     threading.Thread(target=watch, daemon=True).start()
