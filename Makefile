@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help book reproduce figure status verify screenshots test campaign lint clean
+.PHONY: help book reproduce figure status verify screenshots test campaign mutants lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test: .venv/.test  ## run the tests
 
 campaign: .venv/.test  ## try to break it: kills, damaged files, odd places (half an hour); FAULTS_SEED=N repeats one
 	@FAULTS=long $(BIN)/python -m pytest -n 0 tests/faults
+
+mutants: .venv/.test  ## change the code in thousands of places: do tests notice? (hours, goes on where it was; SINCE=commit)
+	@$(INSTALL) -e ".[mutants]"
+	@$(BIN)/python -W ignore tests/mutants.py $(if $(SINCE),--since $(SINCE)) $(if $(EVERY),--every $(EVERY)) $(if $(FROM),--from $(FROM))
 
 lint: .venv/.test  ## check style, types and the storeys of the house
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports --no-cache
