@@ -12,6 +12,7 @@ the fast ones first, up to the first that fails. Left out: strings, annotations 
 
 import argparse
 import difflib
+import gc
 import hashlib
 import json
 import os
@@ -113,7 +114,7 @@ def _replace(old, new, module):
     for name in set(old) & set(new) - {"__builtins__"}:
         mine, other = (_function(value) for value in (old[name], new[name]))
         if isinstance(mine, FunctionType) and isinstance(other, FunctionType):
-            if mine.__module__ == module:
+            if mine.__module__ == module and mine.__code__.co_freevars == other.__code__.co_freevars:
                 mine.__code__, mine.__defaults__ = other.__code__, other.__defaults__
                 mine.__kwdefaults__ = other.__kwdefaults__
         elif isinstance(mine, type) and isinstance(other, type):
@@ -163,20 +164,22 @@ class Driver:
         # What was killed is dead; survivors face new tests.
         self.results = {key: result for key, result, tests in known if result != "survived" or tests == state}
         left = [mutant for mutant in self.mutants if mutant.key not in self.results]
-        running, began = {}, time.perf_counter()
+        running, done, began = {}, 0, time.perf_counter()
+        gc.collect()
+        gc.freeze()  # or each child would copy what it only counts
         with log.open("a", encoding="utf-8") as file:
-            for number, mutant in enumerate([*left, *[None] * self.jobs], 1 - self.jobs):
+            for mutant in [*left, *[None] * self.jobs]:
+                if len(running) == self.jobs or running and not mutant:
+                    pid, status = os.wait()
+                    status, tried = os.waitstatus_to_exitcode(status), running.pop(pid)
+                    result = "survived" if not status else "too long" if status == -signal.SIGALRM else "killed"
+                    self.results[tried.key], done = result, done + 1
+                    file.write(json.dumps([tried.key, result, state]) + "\n")
+                    file.flush()
+                    ahead = (time.perf_counter() - began) / done * (len(left) - done) / 60
+                    print(f"{done}/{len(left)} {tried.path}:{tried.line} {result}, {ahead:.0f} min left", flush=True)
                 if mutant:
                     running[self.start(mutant)] = mutant
-                if running and number > 0 or len(running) == self.jobs:
-                    pid, status = os.wait()
-                    status, done = os.waitstatus_to_exitcode(status), running.pop(pid)
-                    result = "survived" if not status else "too long" if status == -signal.SIGALRM else "killed"
-                    self.results[done.key] = result
-                    file.write(json.dumps([done.key, result, state]) + "\n")
-                    file.flush()
-                    ahead = (time.perf_counter() - began) / max(1, number) * (len(left) - number) / 60
-                    print(f"{number}/{len(left)} {done.path}:{done.line} {result}, {ahead:.0f} min left", flush=True)
         return True
 
     def learn(self):
@@ -185,22 +188,23 @@ class Driver:
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         code = "".join((ROOT / path).read_text(encoding="utf-8") for path in SOURCES)
         self.items, fixtures = {item.nodeid: item for item in self.session.items}, set()
-        digests = {path: _digest(code + path.read_text(encoding="utf-8")) for path in {i.path for i in self.session.items}}
+        paths = {item.path for item in self.session.items}
+        digests = {path: _digest(code + path.read_text(encoding="utf-8")) for path in paths}
         for item in self.session.items:
             new = known.get(item.nodeid, {}).get("digest") != digests[item.path]
             if new or {"train", "test", "trained"} & set(item.fixturenames) - fixtures:
                 fixtures |= set(item.fixturenames)
-                seen, began = set(), time.perf_counter()
+                seen, began, failed = set(), time.process_time(), self.session.testsfailed
                 sys.settrace(lambda frame, *_, seen=seen: seen.add(frame.f_code))
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=self.session)  # which keeps session fixtures
                 sys.settrace(None)
                 places = {(os.path.relpath(code.co_filename, ROOT), code.co_firstlineno) for code in seen}
-                own = sorted(place for place in places if place[0] in SOURCES)
-                if new:
-                    known[item.nodeid] = {"digest": digests[item.path], "found": [time.perf_counter() - began, own]}
+                found = [time.process_time() - began, sorted(place for place in places if place[0] in SOURCES)]
+                if new and failed == self.session.testsfailed:
+                    known[item.nodeid] = {"digest": digests[item.path], "found": found}
+                    file.write_text(json.dumps(known), encoding="utf-8")
         if self.session.testsfailed:
             pytest.exit("the tests fail as they are", 1)
-        file.write_text(json.dumps(known), encoding="utf-8")
         self.reached = {test: known[test]["found"] for test in self.items}
 
     def start(self, mutant):
@@ -267,6 +271,7 @@ def main():
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
     asked = options.parse_args()
     os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
     WORK.mkdir(parents=True, exist_ok=True)
     mutants = [mutant for path in SOURCES for mutant in Mutants(path).found][asked.first :: asked.every]
     if asked.since:
