@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -86,3 +88,62 @@ def test_bad_input_is_named():
         costs.cost(net, torch.rand(0, 1, 8, 8))
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         costs.cost(net, torch.rand(1, 1, 8, 8), repeats=0)
+
+
+class Slow(torch.nn.Module):
+    """Takes so many seconds in its n-th pass, and counts the passes."""
+
+    def __init__(self, *seconds):
+        super().__init__()
+        self.seconds, self.passes, self.weight = seconds, 0, torch.nn.Parameter(torch.ones(3, 2))
+
+    def forward(self, x):
+        time.sleep(self.seconds[self.passes])
+        self.passes += 1
+        return x.flatten(1) @ self.weight.T
+
+
+def test_seconds_are_the_median_after_a_pass_that_warms_up():
+    """Two passes count, one warms up, the others are timed."""
+    net = Slow(0, 0, 0.9, 0.05, 0.6, 0.1)
+    assert 0.1 <= costs.cost(net, torch.rand(1, 1, 1, 2), repeats=3).seconds < 0.4 and net.passes == 6
+    net = Slow(0, 0, 0, 0.2)
+    assert 0.2 <= costs.cost(net, torch.rand(1, 1, 1, 2), repeats=1).seconds < 0.5 and net.passes == 4
+    net = Slow(*[0] * 20)
+    costs.cost(net, torch.rand(1, 1, 1, 2))
+    assert net.passes == 13
+
+
+def test_bytes_alive_at_once_in_closed_form():
+    x = torch.rand(5, 1, 4, 10)  # 800 bytes
+
+    def grows(x):
+        a = torch.cat([x, x])  # 2400 alive
+        b = a + 1  # 4000
+        del a  # 2400
+        return b.view(-1)[:3], b + 1  # 4000: a view holds nothing of its own
+
+    assert costs.peak_bytes(grows, x) == 4000
+    assert costs.peak_bytes(lambda x: x.view(-1), x) == 800
+    assert costs.peak_bytes(lambda x: [x + 1, (x + 2, x + 3)], x) == 3200
+    assert costs.peak_bytes(lambda x: x[:1] + 1, x[:2]) == 800 + 160, "what lies behind a part of a tensor is held"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_costs_are_taken_in_eval_mode_and_leave_settings_as_found(fast):
+    before = torch.backends.mha.get_fastpath_enabled()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).train()
+    try:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        costs.cost(net, torch.rand(1, 1, 2, 2), repeats=1)  # one sample has no statistics
+        assert torch.backends.mha.get_fastpath_enabled() is fast
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    assert net.training and net[2].training and not net[2].running_mean.any()
+    for example, repeats, message in [
+        (torch.rand(0, 1, 2, 2), 1, "example must hold at least one input"),
+        (torch.rand(1, 2, 2), 1, r"example must have shape \(N, C, H, W\)"),
+        (torch.rand(1, 1, 2, 2), 0, "repeats must be at least 1, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            costs.cost(net, example, repeats=repeats)

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from sparselib import models, pruning, training
+from sparselib import data, models, pruning, seeds, training
 from sparselib.pruning import criteria, masks, schedules
 
 
@@ -162,3 +162,154 @@ def test_bad_arguments_are_named(train):
     ]:
         with pytest.raises(ValueError, match=message):
             schedules.train_sparse(_net(), train, "magnitude", 0.5, **options)
+
+
+FIT = {"batch_size": 32, "weight_decay": 0.01, "progress": False}
+CUT = {"scope": "layer"}
+
+
+def _all(**options):
+    """Every option another than its default."""
+    return {"epochs": 4, "finetune_epochs": 2, "lr": 3e-3, "finetune_lr": 5e-4, "scored": 40, "seed": 3} | {
+        **FIT, **CUT, **options
+    }  # fmt: skip
+
+
+def _same(one, other):
+    states = one.state_dict(), other.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+@pytest.fixture(scope="module")
+def little(train):
+    few = train.take(slice(0, 150))
+    chosen = data.balanced(few, 40, seed=3)
+    return few, (chosen.x, chosen.y)
+
+
+@pytest.mark.parametrize("criterion", ["random", "snip"])
+@pytest.mark.parametrize("structured", [False, True])
+def test_before_and_after_are_cuts_and_trainings_written_down(criterion, structured, little):
+    few, scored = little
+    cut = {"structured": structured, **CUT}
+    net = pruning.prune(_net(), criterion, 0.6, *scored, rounds=3, seed=3, **cut)
+    training.fit(net, few, epochs=6, lr=3e-3, seed=3, **FIT)
+    found = schedules.train_sparse(_net(), few, criterion, 0.6, **_all(when="before", rounds=3, structured=structured))
+    _same(found, net)
+    net = _net()
+    training.fit(net, few, epochs=4, lr=3e-3, seed=3, **FIT)
+    dense = copy.deepcopy(net)
+    for k, epochs in ((1, 1), (2, 2)):  # three epochs after two cuts
+        pruning.step_to(net, criterion, 1 - 0.4 ** (k / 2), *scored, seed=seeds.derive(3, "round", k), **cut)
+        training.fit(net, few, epochs=epochs, lr=5e-4, seed=seeds.derive(3, "fine-tuning", k), **FIT)
+    options = _all(when="after", rounds=2, structured=structured, finetune_epochs=3)
+    _same(schedules.train_sparse(_net(), few, criterion, 0.6, **options), net)
+    options = {"rounds": 2, "epochs": 3, "lr": 5e-4, "scored": 40, "seed": 3, **cut, **FIT}
+    _same(schedules.finetuned(dense, few, criterion, 0.6, **options), net)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_early_and_gradual_are_cuts_within_one_training_written_down(structured, little):
+    few, scored = little
+    cut = {"structured": structured, "seed": 3, **CUT}
+    for limit, fine in ((0.0, 0), (0.99, 2)):  # settled before, or finetune_epochs before the end
+        net, start, moved = _net(), torch.cat([m.weight.flatten() for m in masks.prunable(_net()).values()]), []
+
+        def early(model, done, start=start, moved=moved, limit=limit):
+            if not any(masks.mask_of(layer) is not None for layer in masks.prunable(model).values()):
+                now = torch.cat([m.weight.flatten() for m in masks.prunable(model).values()])
+                moved.append(((now - start).norm() / start.norm()).item())
+                if done == 4 or (done > 1 and moved[-1] - moved[-2] < moved[0] * (1 - limit)):
+                    pruning.step_to(model, "snip", 0.6, *scored, rounds=2, **cut)
+
+        training.fit(net, few, epochs=4 + fine, lr=3e-3, seed=3, after_epoch=early, **FIT)
+        assert len(moved) == (4 if limit else 3), moved
+        options = _all(when="early", limit=limit, rounds=2, structured=structured, finetune_epochs=fine)
+        _same(schedules.train_sparse(_net(), few, "snip", 0.6, **options), net)
+    net = _net()
+
+    def gradual(model, done):
+        if done in (2, 3, 4, 5):  # six epochs: the middle half is from 1.5 to 4.5
+            part = min(1, (done - 1.5) / 3)
+            pruning.step_to(model, "snip", 0.6 * (1 - (1 - part) ** 3), *scored, **cut)
+
+    training.fit(net, few, epochs=6, lr=3e-3, seed=3, after_epoch=gradual, **FIT)
+    _same(schedules.train_sparse(_net(), few, "snip", 0.6, **_all(when="gradual", structured=structured)), net)
+
+
+def test_tickets_are_trainings_cuts_and_rewinds_written_down(little):
+    few, scored = little
+    start = _net()
+
+    def keep(model, done):
+        if done == 1:
+            start.load_state_dict(model.state_dict())
+
+    net = _net()
+    for k in (1, 2, 3):  # 0.8 ** 3 < 0.6 < 0.8 ** 2
+        training.fit(net, few, epochs=4 if k == 1 else 3, lr=3e-3, seed=3, after_epoch=keep if k == 1 else None, **FIT)
+        pruning.step_to(net, "snip", 1 - 0.6 ** (k / 3), *scored, seed=3, **CUT)
+        masks.set_masks(start, {name: masks.mask_of(layer) for name, layer in masks.prunable(net).items()})
+        net = copy.deepcopy(start)
+    training.fit(net, few, epochs=5, lr=3e-3, seed=3, **FIT)
+    _same(schedules.train_sparse(_net(), few, "snip", 0.4, **_all(when="tickets", rewind=1)), net)
+
+
+def test_rounds_of_tickets_are_fifths():
+    assert [schedules.ticket_rounds(s) for s in (0.0, 0.1, 0.2, 0.21, 0.35, 0.4, 0.5, 0.9)] == [0, 1, 1, 2, 2, 3, 4, 11]
+
+
+def test_without_sparsity_tickets_are_one_training(little):
+    few, _ = little
+    net = _net()
+    training.fit(net, few, epochs=6, lr=3e-3, seed=3, **FIT)
+    _same(schedules.train_sparse(_net(), few, "magnitude", 0.0, **_all(when="tickets", rewind=1)), net)
+
+
+def test_defaults_of_schedules_are_what_they_say(train):
+    few = train.take(slice(0, 64))
+    said = {"when": "after", "epochs": 20, "finetune_epochs": 10, "batch_size": 64, "lr": 2e-3, "finetune_lr": 1e-3}
+    said |= {"scored": 512, "seed": 0, "structured": False, "scope": "global", "rounds": None, "rewind": 0}
+    net = schedules.train_sparse(_net(), few, "snip", 0.6, progress=False)
+    _same(net, schedules.train_sparse(_net(), few, "snip", 0.6, progress=False, **said))
+    said = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "scored": 512, "seed": 0, "rounds": 1}
+    assert len({tuple(layer.weight.flatten()[:3].tolist()) for layer in masks.prunable(net).values()}) > 1
+    dense = _net()
+    ours = schedules.finetuned(dense, few, "snip", 0.6, progress=False)
+    _same(ours, schedules.finetuned(dense, few, "snip", 0.6, progress=False, **said))
+
+
+def test_numbers_at_their_limits_are_taken_and_beyond_them_named(little):
+    few, _ = little
+    least = {"epochs": 1, "finetune_epochs": 0, "limit": 0, "rewind": 0, "batch_size": 2, "scored": 1, "rounds": 1}
+    schedules.train_sparse(_net(), few, "magnitude", 0, progress=False, **least)
+    schedules.train_sparse(_net(), few, "magnitude", 0, when="tickets", epochs=1, finetune_epochs=0, progress=False)
+    schedules.finetuned(_net(), few, "magnitude", 0, epochs=0, progress=False)
+    for options, message in [
+        ({"finetune_epochs": -1}, "finetune_epochs must be at least 0, got -1"),
+        ({"finetune_lr": 0.0}, r"finetune_lr must be in \(0, inf\], got 0.0"),
+        ({"lr": 0.0}, r"lr must be in \(0, inf\], got 0.0"),
+        ({"limit": -0.1}, r"limit must be in \[0, 1\), got -0.1"),
+        ({"rewind": -1}, r"rewind must be in 0\.\.19, got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"scored": 0}, "scored must be at least 1, got 0"),
+        ({"scope": "all"}, "unknown scope 'all'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            schedules.train_sparse(_net(), few, "magnitude", 0.5, **options)
+    for options, message in [
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"lr": 0.0}, r"lr must be in \(0, inf\], got 0.0"),
+        ({"scope": "all"}, "unknown scope 'all'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            schedules.finetuned(_net(), few, "magnitude", 0.5, **options)
+    with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\), got 1"):
+        schedules.finetuned(_net(), few, "magnitude", 1)
+    with pytest.raises(ValueError, match="unknown criterion 'magnitud'"):
+        schedules.finetuned(_net(), few, "magnitud", 0.5)
+    with pytest.raises(ValueError, match="train must not be empty"):
+        schedules.finetuned(_net(), few.take(slice(0, 0)), "magnitude", 0.5)
