@@ -1,13 +1,14 @@
 import copy
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
-from sparselib import data, models, pruning, training
+from sparselib import data, models, pruning, seeds, training
 from sparselib.pruning import masks, subnetworks
-from sparselib.robustness import attacks
+from sparselib.robustness import attacks, objectives
 
 
 def _search(model, train, sparsity=0.7, **options):
@@ -202,3 +203,157 @@ def test_no_epochs_keep_the_largest_or_random_weights(train):
     name = list(largest)[1]
     kept = [masks.mask_of(masks.prunable(n)[name]) for n in (first, second)]
     assert kept[0].sum() == kept[1].sum() and not torch.equal(*kept)
+
+
+def _learnt(net, forward, parameters, train, loss, epochs, lr, seed, after_step, state):
+    """Adam with a cosine to 0, batches of 32, the best state on a fifth held back: what `_learn` says, written down."""
+    held, used = train.split(0.2, seed=seed)
+    moments, best, lowest = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters], None, math.inf
+    order, step, steps = seeds.generator(seed, "search"), 0, epochs * math.ceil(len(used) / 32)
+    for epoch in range(epochs + 1):
+        for index in torch.randperm(len(used), generator=order).split(32) if epoch else ():
+            value = loss(forward, used.x[index], used.y[index], seed=seeds.derive(seed, "batch", step))[0]
+            rate, step = lr * (1 + math.cos(math.pi * step / steps)) / 2, step + 1
+            for p, g, (m, v) in zip(parameters, torch.autograd.grad(value, parameters), moments, strict=True):
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g**2)
+                p.data -= rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+            after_step()
+        now = loss(forward, held.x, held.y, seed=seeds.derive(seed, "held"))[0].item()
+        if now < lowest:
+            lowest, best = now, state()
+    return best
+
+
+@pytest.fixture(scope="module")
+def small(train):
+    few = train.take(slice(0, 500))
+    few = data.Samples(few.x.double(), few.y, few.classes, few.name)
+    net = models.build("convnet", in_channels=1, num_classes=10, image_size=8, width=6, mean=0.3, std=0.4).double()
+    training.fit(net, few, epochs=6, batch_size=16, progress=False)
+    return net.eval(), few.take(slice(0, 130))
+
+
+@pytest.mark.parametrize(
+    "scope, ends, init, lr, objective, loss",
+    [
+        ("layer", True, "hydra", None, {"objective": "shift", "noise": 0.4}, objectives.HalfNoise(0.4)),
+        ("global", False, "hydra", 0.01, {}, objectives.clean),
+        ("global", True, "edge-popup", 0.1, {}, objectives.clean),
+        ("layer", False, "edge-popup", None, {"objective": "adversarial", "eps": 0.05}, None),
+    ],
+)
+def test_a_search_is_its_description_written_down(small, scope, ends, init, lr, objective, loss):
+    net, few = small
+    loss = loss or objectives.Adversarial(0.05, method="trades")
+    layers = masks.prunable(net)
+    chosen = list(layers)[1:-1] if ends else list(layers)
+    scores = {n: subnetworks.Popup(layers[n].weight, init, 6, n).scores.detach().requires_grad_() for n in chosen}
+    kept, counts = {}, subnetworks.survivors(layers, 0.85, scope, ends)
+
+    def choose():
+        for names, count in counts.items():
+            flat = torch.cat([scores[n].detach().abs().flatten() for n in names])
+            order = flat.argsort(descending=True, stable=True)[:count]
+            parts = torch.zeros(len(flat), dtype=torch.bool).index_fill(0, order, True)
+            parts = parts.split([scores[n].numel() for n in names])
+            kept.update({n: part.view_as(scores[n]) for n, part in zip(names, parts, strict=True)})
+
+    def forward(x):
+        weights = {n: layers[n].weight.detach() * (kept[n] + s.abs() - s.abs().detach()) for n, s in scores.items()}
+        return torch.func.functional_call(net, weights, (x,))
+
+    choose()
+    first = dict(kept)
+    rate = lr or (0.01 if scope == "layer" else 0.001)
+    parameters = list(scores.values())
+    model = Forward(net, forward)
+    best = _learnt(net, model, parameters, few, loss, 5, rate, 6, choose, lambda: dict(kept))
+    options = {"scope": scope, "keep_ends": ends, "init": init, "lr": lr, "seed": 6, "batch_size": 32, "epochs": 5}
+    found = masks.prunable(subnetworks.search(net, few, 0.85, progress=False, **options, **objective))
+    assert any(not torch.equal(first[n], best[n]) for n in chosen), "learning changes the masks"
+    for name, layer in found.items():
+        assert torch.equal(masks.mask_of(layer), best[name] if name in best else torch.ones_like(layer.weight).bool())
+
+
+class Forward(torch.nn.Module):
+    """A function as a network in eval mode, with the parameters of another."""
+
+    def __init__(self, net, function):
+        super().__init__()
+        self.net, self.function = net, function
+        self.eval()
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def test_the_control_is_its_description_written_down(small):
+    net, few = small
+    twin = copy.deepcopy(net).requires_grad_(False)
+    parameters = [p.requires_grad_() for i in (2, 5, 9) for p in (twin[i].weight, twin[i].bias)]
+    state = lambda: [p.detach().clone() for p in parameters]  # noqa: E731
+    best = _learnt(twin, twin, parameters, few, objectives.clean, 4, 0.01, 6, lambda: None, state)
+    options = {"objective": "clean", "epochs": 4, "batch_size": 32, "lr": 0.01, "seed": 6, "progress": False}
+    found = subnetworks.fit_batch_norm(net, few, **options)
+    own = [p for i in (2, 5, 9) for p in (found[i].weight, found[i].bias)]
+    for p, q, r in zip(own, best, [p for i in (2, 5, 9) for p in (net[i].weight, net[i].bias)], strict=True):
+        torch.testing.assert_close(p.detach(), q, rtol=1e-9, atol=1e-12)
+        assert not torch.equal(p, r)
+
+
+def test_options_of_searches_that_are_not_said(small):
+    net, few = small
+    said = {"eps": 0.1, "epochs": 20, "batch_size": 64, "precision": "float32", "seed": 0}
+    for objective in ("clean", "adversarial", "shift"):
+        short = {"epochs": 2} if objective != "clean" else {}
+        ours = subnetworks.search(net, few, 0.6, objective=objective, progress=False, **short)
+        more = {"noise": 1.0, "lr": 0.01, "scope": "layer", "keep_ends": True, "init": "hydra", "batch_norm": "frozen"}
+        other = subnetworks.search(net, few, 0.6, objective=objective, progress=False, **{**said, **more, **short})
+        assert all(torch.equal(a, b) for a, b in zip(ours.buffers(), other.buffers(), strict=True)), objective
+    ours = subnetworks.fit_batch_norm(net, few, progress=False)
+    said |= {"objective": "adversarial", "lr": 0.01}
+    other = subnetworks.fit_batch_norm(net, few, progress=False, **said)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), other.parameters(), strict=True))
+
+
+def test_survivors_by_hand():
+    def counts(sizes, sparsity, scope="layer", ends=True):
+        layers = {str(i): torch.nn.Linear(n, 1, bias=False) for i, n in enumerate(sizes)}
+        return subnetworks.survivors(layers, sparsity, scope, ends)
+
+    assert counts((10, 20, 30, 40), 0.3) == {("1",): 8, ("2",): 12}  # of 70, 50 are the ends'
+    assert counts((10, 20, 30, 40), 0.3, "global") == {("1", "2"): 20}
+    assert counts((10, 20, 30, 40), 0.3, "global", False) == {("0", "1", "2", "3"): 70}
+    assert counts((10, 20, 30), 0.3) == {("1",): 2}
+    assert counts((10, 30), 0.5) == {("0",): 5, ("1",): 15}  # two layers are all ends
+    assert counts((3, 3, 3), 2 / 9, ends=False) == {("0",): 3, ("1",): 2, ("2",): 2}  # the first of the fullest gaps
+    assert counts((45, 45, 4, 3, 3), 0.94, ends=False) == {("0",): 1, ("1",): 2, ("2",): 1, ("3",): 1, ("4",): 1}
+    assert counts((10, 20, 30, 40), 0.48) == {("1",): 1, ("2",): 1}
+    with pytest.raises(ValueError, match=r"sparsity 0.49 is too high .* keep their 50 weights: at most 0.4800, or set"):
+        counts((10, 20, 30, 40), 0.49)
+
+
+def test_least_and_wrong_numbers_of_searches(small, train):
+    net, few = small
+    ten = few.take(slice(0, 10))
+    _search(net, ten, 0, epochs=1, noise=0, batch_size=1)
+    subnetworks.fit_batch_norm(net, ten, epochs=0, noise=0, batch_size=1, progress=False)
+    nine = few.take(slice(0, 9))
+    for options, message in [
+        ({"noise": -0.5}, r"noise must be in \[0, inf\], got -0.5"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
+        ({"lr": 0.0}, r"lr must be in \(0, inf\], got 0.0"),
+        ({"train": nine}, "train must have at least 10 samples, to hold a fifth back, got 9"),
+        ({"objective": "robust"}, "unknown objective 'robust'"),
+    ]:
+        given = {"train": few, **options}
+        with pytest.raises(ValueError, match=message):
+            subnetworks.search(net, sparsity=0.5, progress=False, **given)
+        with pytest.raises(ValueError, match=message):
+            subnetworks.fit_batch_norm(net, progress=False, **given)
+    with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\), got -0.1"):
+        _search(net, few, -0.1)
+    with pytest.raises(ValueError, match="unknown scope 'all' .allowed: layer, global"):
+        _search(net, few, scope="all")
