@@ -389,3 +389,64 @@ def test_restarts_rank_what_a_float32_loss_cannot_tell_apart():
     # A step of 0 leaves every run where it starts: the best start of 1, of 8.
     one, eight = (attacks.pgd(net, x, y, 0.2, steps=1, step_size=0.0, restarts=n).sum((1, 2, 3)) for n in (1, 8))
     assert (eight <= one).all() and (eight < one - 0.05).any()
+
+
+def test_options_that_are_not_said(victim, inputs):
+    x, y = inputs[0][:20], inputs[1][:20]
+    said = {"norm": "linf", "steps": 10, "step_size": 2.5 * 0.1 / 10, "restarts": 1, "random_start": True}
+    said |= {"targeted": False, "loss": "ce", "early_stop": False, "seed": 0}
+    assert torch.equal(attacks.pgd(victim, x, y, 0.1), attacks.pgd(victim, x, y, 0.1, **said))
+    assert torch.equal(attacks.fgsm(victim, x, y, 0.1), attacks.fgsm(victim, x, y, 0.1, norm="linf", targeted=False))
+    del said["loss"], said["targeted"]
+
+    def score(points):
+        return (points - 0.5).square().flatten(1).sum(1)
+
+    said |= {"steps": 40, "step_size": 2.5 * 0.1 / 40, "weights": (0.0, 0.2, 0.5), "scale": score(x).std(correction=0)}
+    ours = attacks.adaptive(victim, x, y, 0.1, score, 4.0)
+    assert torch.equal(ours, attacks.adaptive(victim, x, y, 0.1, score, 4.0, **{**said, "scale": float(said["scale"])}))
+
+
+def test_radii_and_steps_beyond_all_images_are_as_good_as_infinite(victim, inputs):
+    x, y = inputs[0][:8], inputs[1][:8]
+    for norm in attacks.NORMS:
+        far, farther = (attacks.pgd(victim, x, y, 1.0, norm=norm, step_size=size, steps=3) for size in (1e6, 1e30))
+        assert torch.equal(far, farther)
+        far, farther = (attacks.fgsm(victim, x, y, eps, norm=norm) for eps in (1e6, 1e30))
+        assert torch.equal(far, farther) and torch.isfinite(far).all()
+
+
+def test_adaptive_names_what_it_cannot_take(victim, inputs):
+    x, y = inputs[0][:4], inputs[1][:4]
+
+    def score(points):
+        return points.flatten(1).sum(1)
+
+    attacks.adaptive(victim, x, y, 0.1, score, 0.0, weights=[0], steps=1)
+    for changes, kind, message in [
+        ({"score": 3}, TypeError, "score must be callable, got int"),
+        ({"threshold": -torch.inf}, ValueError, "threshold must be finite"),
+        ({"weights": ()}, ValueError, "weights must be at least one number"),
+        ({"weights": [-0.5]}, ValueError, r"weights must be in \[0, inf\], got -0.5"),
+        ({"scale": 0.0}, ValueError, r"scale must be in \(0, inf\], got 0.0"),
+        ({"score": lambda x: x.flatten(1)}, ValueError, r"score must map .* got \(4, 64\) for N = 4"),
+        ({"score": lambda x: score(x) * torch.nan}, ValueError, "score must map .* to finite numbers"),
+        ({"score": lambda x: [1.0] * len(x)}, ValueError, "got list for N = 4"),
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"restarts": 0}, ValueError, "restarts must be at least 1, got 0"),
+        ({"step_size": -1.0}, ValueError, r"step_size must be in \[0, inf\], got -1.0"),
+    ]:
+        given = {"score": score, "threshold": 0.0, **changes}
+        with pytest.raises(kind, match=message):
+            attacks.adaptive(victim, x, y, 0.1, **given)
+
+
+def test_a_score_that_does_not_vary_has_scale_1(victim, inputs):
+    x, y = inputs[0][:8], inputs[1][:8]
+
+    def score(points):
+        return 0 * points.flatten(1).sum(1) + 3
+
+    ours, theirs = (attacks.adaptive(victim, x, y, 0.1, score, 4.0, scale=s, steps=3) for s in (None, 1.0))
+    assert torch.equal(ours, theirs)
+    assert attacks.adaptive(victim, x[:0], y[:0], 0.1, score, 4.0).shape == x[:0].shape

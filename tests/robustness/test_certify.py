@@ -193,3 +193,34 @@ def lambda_net(value):
     net = models.build("convnet", in_channels=1, num_classes=2, image_size=4, width=1)
     net[-1].bias.data.fill_(value)
     return nn.Sequential(nn.Upsample(size=(4, 4)), net)
+
+
+def test_options_that_are_not_said_and_their_limits(points):
+    ours = certify.certify(Linear(), points[:4], 0.3)
+    theirs = certify.certify(Linear(), points[:4], 0.3, n0=100, n=1000, alpha=0.001, batch_size=512, seed=0)
+    assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+    certify.certify(Linear(), points[:1], 0.3, n0=1, n=1, batch_size=1)
+    for options, message in [
+        ({"n0": 0}, "n0 must be at least 1, got 0"),
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n0": 5, "n": 4}, "n must be at least n0 = 5"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"alpha": 0.0}, r"alpha must be in \(0, 1\), got 0.0"),
+        ({"alpha": 1.0}, r"alpha must be in \(0, 1\), got 1.0"),
+        ({"sigma": 0.0}, r"sigma must be in \(0, inf\], got 0.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            certify.certify(Linear(), points[:1], **{"sigma": 0.3, **options})
+    assert certify.lower_bound(0, 1, 0.5) == 0 and certify.lower_bound(1, 1, 0.25) == pytest.approx(0.25)
+    assert certify.radius_cap(1.0, 1, 0.25) == 0 and certify.radius_cap(2.0, 1, 0.75) == pytest.approx(
+        2 * stats.norm.ppf(0.75)
+    )
+    for call, message in [
+        (lambda: certify.lower_bound(0, 0, 0.5), "n must be at least 1, got 0"),
+        (lambda: certify.lower_bound(-1, 3, 0.5), r"k must be in 0\.\.3, got -1"),
+        (lambda: certify.lower_bound(4, 3, 0.5), r"k must be in 0\.\.3, got 4"),
+        (lambda: certify.radius_cap(0.0, 3, 0.5), r"sigma must be in \(0, inf\], got 0.0"),
+        (lambda: certify.radius_cap(1.0, 0, 0.5), "n must be at least 1, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
