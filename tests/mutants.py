@@ -15,6 +15,7 @@ import difflib
 import gc
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -148,8 +149,8 @@ def _function(value):
 class Driver:
     """The plugin: in place of pytest's loop over the tests, one over the mutants."""
 
-    def __init__(self, mutants, jobs):
-        self.mutants, self.jobs, self.results = mutants, jobs, {}
+    def __init__(self, mutants, jobs, seconds):
+        self.mutants, self.jobs, self.seconds, self.results = mutants, jobs, seconds, {}
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -222,7 +223,10 @@ class Driver:
                 (seconds, test) for test, (seconds, own) in self.reached.items()
                 if any(path == mutant.path and first <= line <= last for path, line in own)
             ]  # fmt: skip
+            spent = 0
             for seconds, test in sorted(called):
+                if (spent := spent + seconds) > self.seconds:
+                    break
                 signal.alarm(int(LIMIT[0] + LIMIT[1] * seconds))
                 item = self.items[test]
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=self.session)
@@ -268,6 +272,7 @@ def main():
     options.add_argument("--since", help="a commit: mutants on the lines changed since only")
     options.add_argument("--every", type=int, default=1, help="each n-th mutant only")
     options.add_argument("--from", type=int, default=0, dest="first", help="the number of the first")
+    options.add_argument("--seconds", type=float, default=math.inf, help="of tests for a mutant at most")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
     asked = options.parse_args()
     os.chdir(ROOT)
@@ -281,7 +286,7 @@ def main():
     if mutants:
         hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
         hypothesis.settings.load_profile("mutants")
-        driver = Driver(mutants, asked.jobs)
+        driver = Driver(mutants, asked.jobs, asked.seconds)
         quiet = ["-o", "addopts=", "-qs", "-p", "no:cacheprovider", "-p", "no:xdist"]
         if status := pytest.main([*quiet, *(f"tests/{name}" for name in PACKAGES)], plugins=[driver]):
             sys.exit(int(status))
