@@ -38,7 +38,7 @@ campaign: .venv/.test  ## try to break it: kills, damaged files, odd places (hal
 	@FAULTS=long $(BIN)/python -m pytest -n 0 tests/faults
 
 mutants: .venv/.test  ## change the code in thousands of places: do tests notice? (hours, goes on where it was; SINCE=commit)
-	@$(INSTALL) -e ".[mutants]"
+	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(INSTALL) -e ".[mutants]"
 	@$(BIN)/python -W ignore tests/mutants.py $(if $(SINCE),--since $(SINCE)) $(if $(EVERY),--every $(EVERY)) $(if $(FROM),--from $(FROM))
 
 lint: .venv/.test  ## check style, types and the storeys of the house

@@ -24,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 
@@ -105,37 +106,28 @@ def _left_out(node):
 def put_in_place(mutant):
     """Give the functions and constants of a loaded module the code and values of the mutated one."""
     name = mutant.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    module = sys.modules[name]
-    changed = dict(vars(module))
-    exec(compile(mutant.code(), str(ROOT / mutant.path), "exec"), changed)
-    _replace(vars(module), changed, name)
+    loaded = vars(sys.modules[name])
+    mutated = dict(loaded)
+    exec(compile(mutant.code(), str(ROOT / mutant.path), "exec"), mutated)
+    _replace(loaded, mutated, name, loaded.__setitem__)
 
 
-def _replace(old, new, module):
+def _replace(old, new, module, put):
     for name in set(old) & set(new) - {"__builtins__"}:
-        mine, other = (_function(value) for value in (old[name], new[name]))
+        mine, other = _function(old[name]), _function(new[name])
+        own = getattr(mine, "__module__", module) == module and mine is not other
+        if not own:
+            continue
         if isinstance(mine, FunctionType) and isinstance(other, FunctionType):
-            if mine.__module__ == module and mine.__code__.co_freevars == other.__code__.co_freevars:
+            if mine.__code__.co_freevars == other.__code__.co_freevars:
                 mine.__code__, mine.__defaults__ = other.__code__, other.__defaults__
                 mine.__kwdefaults__ = other.__kwdefaults__
         elif isinstance(mine, type) and isinstance(other, type):
-            if mine.__module__ == module and mine is not other:
-                _replace(_Attributes(mine), vars(other), module)
+            _replace(vars(mine), vars(other), module, partial(setattr, mine))
         elif isinstance(mine, dict) and isinstance(other, dict):
-            _replace(mine, other, module)
+            _replace(mine, other, module, mine.__setitem__)
         elif isinstance(mine, int | float | tuple | None) and repr(mine) != repr(other):
-            old[name] = new[name]
-
-
-class _Attributes(dict):
-    """The attributes of a class, to be set."""
-
-    def __init__(self, kind):
-        super().__init__(vars(kind))
-        self.kind = kind
-
-    def __setitem__(self, name, value):
-        setattr(self.kind, name, value)
+            put(name, other)
 
 
 def _function(value):
