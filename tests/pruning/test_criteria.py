@@ -211,6 +211,34 @@ def test_synflow_names_layers_that_do_not_double_with_their_input(layer, named):
     assert [named in str(warning.message) for warning in caught] == ([True] if named else [])
 
 
+def test_of_nested_modules_synflow_names_the_innermost_and_of_functions_the_whole():
+    block = nn.Sequential(nn.Identity(), nn.Sequential(nn.ReLU(), nn.Sigmoid()))
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), block, nn.Flatten(), nn.Linear(144, 3)).eval()
+    with pytest.warns(UserWarning, match=r"nothing before 1.1.1 \(Sigmoid\): double"):
+        criteria.saliency(net, "synflow", torch.rand(1, 1, 8, 8))
+
+    class Shifted(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    net = Shifted(nn.Flatten(), nn.Linear(64, 3)).eval()
+    with pytest.warns(UserWarning, match=r"nothing before \(Shifted\): double"):
+        criteria.saliency(net, "synflow", torch.rand(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("criterion", ["snip", "crop", "grasp"])
+def test_data_need_both_halves_and_at_least_one_sample(two_layers, criterion):
+    for x, y, message in [
+        (X, None, f"criterion '{criterion}' needs data: x and y, got None"),
+        (None, Y, f"criterion '{criterion}' needs data: x and y, got None"),
+        (X[:0], Y[:0], f"criterion '{criterion}' needs at least one sample, got an empty batch"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            criteria.saliency(two_layers, criterion, x, y)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        criteria.saliency(two_layers, criterion, X, Y, batch_size=0)
+
+
 def test_a_criterion_of_others_may_keep_its_graph_and_must_score_every_weight(grouped):
     """Scores with a gradient are used as they are; scores of other shapes are refused by the weight's name."""
     try:
