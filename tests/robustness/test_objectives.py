@@ -100,6 +100,13 @@ def test_outliers_are_drawn_by_the_seed_and_pulled_to_the_uniform_distribution(n
     _same(objectives.OutlierExposure(outliers, 0.7)(net, x, y, seed=3), (expected, z[:9]))
 
 
+def test_outliers_of_another_shape_and_none_at_all_are_named(net, batch):
+    x, y = batch
+    for outliers, got in ((torch.rand(3, 2, 4, 5), r"\(3, 2, 4, 5\)"), (x[:0], r"\(0, 2, 4, 4\)")):
+        with pytest.raises(ValueError, match=rf"of the inputs' shape \(2, 4, 4\), at least one, got {got}"):
+            objectives.OutlierExposure(outliers)(net, x, y)
+
+
 def test_what_is_not_said_is_the_papers_and_seed_0(net, batch):
     x, y = batch
     assert objectives.Adversarial(0.1) == objectives.Adversarial(0.1, "linf", 7, "pgd", 6.0)
