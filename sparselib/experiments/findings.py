@@ -146,7 +146,8 @@ class Endpoint:
     """The one number of a claim at one scale: what is compared, the number, what it comes to.
 
     `p`: two-sided, of no difference. `detectable`: the smallest difference that the seeds would probably have found.
-    `small`: it is better or worse, but by less than δ. `moves`: whether δ is in points and may be moved: that of an
+    `small`: it is better or worse, but by less than δ. `undone`: it would be, but for the correction for the number of
+    endpoints. `moves`: whether δ is in points and may be moved: that of an
     area is a share of its partner's, and a share of cost has none.
     """
 
@@ -159,12 +160,14 @@ class Endpoint:
     differences: tuple[float, ...]
     delta: float
     small: bool = False
+    undone: bool = False
     moves: bool = True
 
     @property
     def told(self) -> str:
         """The outcome in words, see `statistics.told`."""
-        return statistics.told(self.outcome, self.small, self.delta)
+        said = statistics.told(self.outcome, self.small, self.delta)
+        return f"{said} after correction" if self.undone else said
 
 
 def endpoint(finding: Finding) -> Endpoint:
@@ -189,8 +192,8 @@ def corrected(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     found = []
     for one, p in zip(endpoints, statistics.holm([e.p for e in endpoints]), strict=True):
         decided = one.outcome in (statistics.BETTER, statistics.WORSE)
-        open_now = {"outcome": statistics.OPEN, "small": False} if decided and p >= 1 - statistics.LEVEL else {}
-        found.append(replace(one, p=p, **open_now))
+        undone = {"outcome": statistics.OPEN, "small": False, "undone": True}
+        found.append(replace(one, p=p, **undone if decided and p >= 1 - statistics.LEVEL else {}))
     return found
 
 
