@@ -174,6 +174,15 @@ def means(
         run.table(lines, head)
 
 
+def checked(run: Run, results: Iterable[Result]) -> None:
+    """Show what AutoAttack leaves beside what PGD leaves of the same images, by itself and towards each class."""
+    found = rows(results)
+    auto, index = select(found, {"attack": "autoattack"}), ["scale", "network", "eps"]
+    each = select(found, {"attack": "multitargeted", "metric": "accuracy", "question": "width"})
+    each = each.assign(metric="accuracy_each").merge(auto[[*index, "seed"]].drop_duplicates())
+    means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}")
+
+
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
     """Show AUROC / AUPR / FPR95 / right or rejected in percent by kind of anomaly, folded away for each scale.
 

@@ -228,7 +228,9 @@ def of_objects(*things: type, tables: frozenset[str] = frozenset()) -> dict[str,
 def _of_others(thing):
     file = inspect.getsourcefile(thing)
     text = Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(thing).encode()
-    files = {module: path.read_bytes() for module, path in _named(sys.modules.get(thing.__module__), {thing.__module__})}
+    files = {
+        module: path.read_bytes() for module, path in _named(sys.modules.get(thing.__module__), {thing.__module__})
+    }
     texts = {f"{thing.__module__}.{thing.__qualname__}": text, **files}
     return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
 
