@@ -241,8 +241,8 @@ def _named(module: ModuleType | None, seen: set[str]) -> Iterator[tuple[str, Pat
     What a cell of a notebook names is not followed: of a function that is defined there, only its own text counts.
     """
     for value in list(vars(module).values()) if module and module.__name__ != "__main__" else ():
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        other = sys.modules.get(name) if isinstance(name, str) and name.split(".")[0] != NAME else None
+        name = str(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None))
+        other = sys.modules.get(name) if name.split(".")[0] != NAME else None
         file = Path(getattr(other, "__file__", None) or "").resolve()
         if other in (None, module) or name in seen or not file.is_file() or any(map(file.is_relative_to, INSTALLED)):
             continue
