@@ -21,6 +21,7 @@ from sparselib.pruning import criteria
 from sparselib.repro import archive as archives
 from sparselib.repro import book, cluster, notebooks, project, published, runner, verify, workers
 from sparselib.repro import parameters as typed
+from sparselib.repro.dependencies import CodeError
 from sparselib.repro.step import StepError
 from sparselib.repro.store import Store, StoreError
 from sparselib.robustness import attacks, shifts
@@ -32,7 +33,7 @@ app = typer.Typer(
 
 FORESEEN = (
     StoreError, StepError, workers.WorkerError, published.PublishedError, notebooks.NotebookError, notebooks.GateError,
-    book.BookError, archives.ArchiveError, OSError,
+    book.BookError, archives.ArchiveError, CodeError, OSError,
 )  # fmt: skip
 STOPPED = "sparselib: stopped; what was computed is kept, the same command goes on from there"
 CORES = os.cpu_count() or 1

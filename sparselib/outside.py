@@ -21,14 +21,7 @@ MARKS = re.compile(r"[\\`*_{}\[\]<>|$&#~\"'^=+!@]|^[-:%.]")
 EMPHASIS = re.compile(r"\*\*(.+?)\*\*")
 
 _short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxdict, _short.maxstring, _short.maxlong, _short.maxother = (
-    3,
-    12,
-    6,
-    70,
-    40,
-    70,
-)
+vars(_short).update(maxlevel=3, maxlist=12, maxdict=6, maxstring=70, maxlong=40, maxother=70)
 
 
 def short(value: object) -> str:

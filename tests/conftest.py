@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="session")
 def strengths():
     """Stand-ins for the choices of profiles whose data are not at hand, so that none have been made."""
-    known = dict.fromkeys(shifts.SHIFTS.own, 3) | dict.fromkeys(("pgd", "eps", "autoattack_eps"), 0.1)
+    known = dict.fromkeys(shifts.SHIFTS.own, 3) | dict.fromkeys(("pgd", "eps", "mask_eps", "autoattack_eps"), 0.1)
     read = fields.choices
 
     def choices(profile):

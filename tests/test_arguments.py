@@ -142,6 +142,12 @@ CALLS = [
         model=NET, x=X, y=Y, eps=0.1, steps=1,
     ),
     example(
+        attacks.multitargeted,
+        {**ATTACK, "steps": "count", "step_size": OPTIONAL["number"], "restarts": "count", "random_start": "flag",
+         "seed": "seed"},
+        model=NET, x=X, y=Y, eps=0.1, steps=1,
+    ),
+    example(
         attacks.adaptive,
         {**ATTACK, "threshold": NOT_NUMBERS, "weights": [None, 0.5, "1", [], [-1.0], [NAN], ["a"], {}, torch.ones(0)],
          "score": [None, 3, "msp", lambda x: x, lambda x: x.sum(), lambda x: None, lambda x: NAN * x.sum((1, 2, 3))],

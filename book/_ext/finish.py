@@ -1,5 +1,6 @@
 """Finish the pages once they are built: figures for both themes, no script without use, nothing in a reader's way."""
 
+import json
 import re
 import shutil
 import zlib
@@ -47,6 +48,17 @@ def _finish(app, exception):
         if image.name not in shown:  # of an earlier build
             image.unlink()
     _without_ballast(out / "_static")
+    for path in (out / "_sources").rglob("*.ipynb"):
+        path.write_text(to_run(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def to_run(notebook: str) -> str:
+    """Return a notebook, as JSON, without its outputs: who downloads it runs it, and the page shows them."""
+    content = json.loads(notebook)
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _without_ballast(static):

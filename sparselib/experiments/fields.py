@@ -167,8 +167,8 @@ def choices(profile: str) -> dict[str, Any]:
     return table
 
 
-def _remedy(profile):
-    return f"python benchmarks/choose_strengths.py {profile}"
+def _remedy(profile, script="choose_strengths"):
+    return f"python benchmarks/{script}.py {profile}"
 
 
 def effective(precision: str) -> str:
@@ -212,7 +212,10 @@ class Page(Parameters):
         def chosen(name):
             known = choices(str(values.get("profile")))
             if name not in known:
-                raise ValueError(f"{name} is not among the choices of the profile: {_remedy(values['profile'])}")
+                script = "choose_mask_radius" if name == "mask_eps" else "choose_strengths"
+                raise ValueError(
+                    f"{name} is not among the choices of the profile: {_remedy(values['profile'], script)}"
+                )
             return known[name]
 
         def read(name, value):

@@ -13,7 +13,8 @@ from sparselib.experiments.samples import OUTLIERS
 from sparselib.experiments.statistics import Contrast
 
 DELTA = 2.0  # points: the smallest difference that would matter
-AREA = "under attack, all radii"  # of it, a tenth of the partner's value would
+AREA, STRONGEST = "under attack, all radii", "under the strongest attack, all radii"
+AREAS = {"pgd": AREA, "multitargeted": STRONGEST}  # of an area, a tenth of the partner's value would
 CHANCE = {"auroc": 50.0}  # in the table of measures; that of accuracies depends on the number of classes
 # What a row is about, and where it comes from; the other columns say which network it is of.
 ABOUT = ("task", "attack", "norm", "eps", "shift", "severity", "detector", "anomaly", "family", "metric")
@@ -35,9 +36,10 @@ def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc", "ror")) ->
     `clean` is the clean accuracy of the network that the line is of, NaN where it was not measured.
 
     `measure` names each. Accuracies: "clean", "PGD, L∞ 0.1" and so on; `AREA`, the area under the accuracy over the
-    radius of PGD in L∞, as a share of the whole; "shifts, mean" and "shifts, worst". Detection: "MSP, near" is an
-    AUROC, the mean over the anomalies of the family; "MSP, outliers" the mean of near and far. "MSP, near, right or
-    rejected" and, of all families, "MSP, all anomalies, right or rejected". `about` is `measure` without the detector.
+    radius of PGD in L∞, as a share of the whole, and `STRONGEST`, that where PGD goes towards every class as well;
+    "shifts, mean" and "shifts, worst". Detection: "MSP, near" is an AUROC, the mean over the anomalies of the family;
+    "MSP, outliers" the mean of near and far. "MSP, near, right or rejected" and, of all families, "MSP, all anomalies,
+    right or rejected". `about` is `measure` without the detector.
     """
     network = [c for c in rows.columns if c not in (*ABOUT, *ORIGIN)]
     kept = [*network, "task", "attack", "norm", "eps", "detector", "family", "metric"]
@@ -52,7 +54,7 @@ def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc", "ror")) ->
     parts = [
         clean.assign(measure="clean"),
         attacked.assign(measure=[words.attack(*line) for line in attacked[["attack", "norm", "eps"]].values]),
-        _areas(rows, network),
+        *(_areas(rows, network, attack) for attack in AREAS),
         shifted.mean().assign(measure="shifts, mean", task="shift", metric="accuracy"),
         shifted.min().assign(measure="shifts, worst", task="shift", metric="accuracy"),
         certified.assign(measure=certified["metric"].map(words.ACCURACIES)),
@@ -71,9 +73,9 @@ def measures(rows: pd.DataFrame, metrics: tuple[str, ...] = ("auroc", "ror")) ->
     return table.merge(clean.reset_index(), on=network, how="left")
 
 
-def _areas(rows, network):
+def _areas(rows, network, attack):
     """Return the area under accuracy over the radius, by the trapezoid rule, with the clean accuracy at radius 0."""
-    own = rows[(rows["attack"] == "pgd") & (rows["norm"] == "linf") & (rows["task"] == "attack")]
+    own = rows[(rows["attack"] == attack) & (rows["norm"] == "linf") & (rows["task"] == "attack")]
     if not {"accuracy", "accuracy_clean"} <= set(own["metric"]):
         return own.iloc[:0].assign(measure="")
     found = []
@@ -82,7 +84,7 @@ def _areas(rows, network):
         start = group.loc[group["metric"] == "accuracy_clean", "value"].mean()
         area = area_under_accuracy(np.r_[0.0, by_eps.index], np.r_[start, by_eps])
         found.append({**dict(zip(network, key, strict=True)), "value": area})
-    told = {"measure": AREA, "task": "attack", "metric": "accuracy"}
+    told = {"measure": AREAS[attack], "task": "attack", "metric": "accuracy"}
     return pd.DataFrame(found, columns=[*network, "value"]).assign(**told)
 
 
@@ -146,7 +148,8 @@ class Endpoint:
     """The one number of a claim at one scale: what is compared, the number, what it comes to.
 
     `p`: two-sided, of no difference. `detectable`: the smallest difference that the seeds would probably have found.
-    `small`: it is better or worse, but by less than δ. `moves`: whether δ is in points and may be moved: that of an
+    `small`: it is better or worse, but by less than δ. `undone`: it would be, but for the correction for the number of
+    endpoints. `moves`: whether δ is in points and may be moved: that of an
     area is a share of its partner's, and a share of cost has none.
     """
 
@@ -159,12 +162,14 @@ class Endpoint:
     differences: tuple[float, ...]
     delta: float
     small: bool = False
+    undone: bool = False
     moves: bool = True
 
     @property
     def told(self) -> str:
         """The outcome in words, see `statistics.told`."""
-        return statistics.told(self.outcome, self.small, self.delta)
+        said = statistics.told(self.outcome, self.small, self.delta)
+        return f"{said} after correction" if self.undone else said
 
 
 def endpoint(finding: Finding) -> Endpoint:
@@ -173,7 +178,7 @@ def endpoint(finding: Finding) -> Endpoint:
     differences, p = contrast.differences, statistics.p_value(contrast.differences)
     found = {"p": p, "detectable": statistics.detectable(differences), "differences": differences}
     own = {"outcome": contrast.outcome, "small": contrast.small, "delta": contrast.delta}
-    own["moves"] = finding.measure != AREA
+    own["moves"] = finding.measure not in AREAS.values()
     return Endpoint(c.claim, c.question, str(contrast), **own, **found)
 
 
@@ -189,8 +194,8 @@ def corrected(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     found = []
     for one, p in zip(endpoints, statistics.holm([e.p for e in endpoints]), strict=True):
         decided = one.outcome in (statistics.BETTER, statistics.WORSE)
-        open_now = {"outcome": statistics.OPEN, "small": False} if decided and p >= 1 - statistics.LEVEL else {}
-        found.append(replace(one, p=p, **open_now))
+        undone = {"outcome": statistics.OPEN, "small": False, "undone": True}
+        found.append(replace(one, p=p, **undone if decided and p >= 1 - statistics.LEVEL else {}))
     return found
 
 
@@ -221,7 +226,7 @@ def _finding(c, arm, label, measure, lines, delta):
     if lines["seed"].duplicated().any():
         raise ValueError(f"{c.question!r}: {arm} {label} has several values of {measure} for a seed")
     own, partner = lines["value"].mean(), lines["partner"].mean()
-    smallest = partner / 10 if measure == AREA else delta
+    smallest = partner / 10 if measure in AREAS.values() else delta
     gap = (lines["clean"] - lines["clean_partner"]).mean()  # NaN where there is no accuracy: nothing to gate
     classes = lines["classes"].iloc[0]
     chance = CHANCE.get(lines["metric"].iloc[0], 100 / classes if classes == classes else None)

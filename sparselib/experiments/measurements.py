@@ -74,6 +74,23 @@ class Attacked(Measurement, frozen=True):
         return [row("accuracy", left.double().mean()), row("accuracy_clean", clean.double().mean())], None
 
 
+class Multitargeted(Attacked, frozen=True):
+    """As `Attacked` by PGD; and what withstands it is attacked towards every other class."""
+
+    attack: str = "multitargeted"
+    towards: int = 3  # restarts for each class
+
+    def compute(self, load):
+        net, test, seed = _loaded(self.model, load), some(self.model.data, self.limit), self.model.seed
+        options = {"norm": self.norm, "steps": self.steps, "seed": seed}
+        clean, left = _withstood(net, test, self.eps, restarts=self.restarts, **options)
+        x, y = _on(net, test.x)[left], _on(net, test.y)[left]
+        step = {"step_size": float(STEP * self.eps), "restarts": self.towards}
+        attacked = attacks.multitargeted(net, x, y, self.eps, **step, **options)
+        left[left.clone()] = training.logits(net, attacked).argmax(1) == y
+        return [row("accuracy", left.double().mean()), row("accuracy_clean", clean.double().mean())], None
+
+
 class AutoAttacked(Measurement, frozen=True):
     """Accuracy under AutoAttack in L∞ on a few test images; "accuracy_pgd" is that under PGD on the same images."""
 

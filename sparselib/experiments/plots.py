@@ -297,13 +297,13 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
 def _grouped(own):
     """Return where rows of a forest plot go: {name of a group: (its top,)}, {line: (its middle, its label)}, height.
 
-    The lines of one arm stand together under its name, each with its sparsity, size or scale at the left; a line that
-    is alone has its own name.
+    The lines of one arm stand together under its name, each with its sparsity or size at the left, or the label that
+    the table gives it; a line that is alone has its own name.
     """
     lines = own.drop_duplicates("line")
     if "head" not in lines:
         lines = lines.assign(head=lines["line"], unit="", at=0.0)
-    if "label" not in lines:
+    if not (given := "label" in lines):
         numbers = zip(lines["at"], lines["unit"], strict=True)
         lines = lines.assign(label=[f"{at:,.0f}" if unit == "size" else f"{at:g}" for at, unit in numbers])
     heads, places, top = {}, {}, 0.04
@@ -313,7 +313,7 @@ def _grouped(own):
         heads[name] = (top,)
         top += LEADING * len(textwrap.wrap(name, LINE)) + 0.02
         for line, label in group.sort_values("at", kind="stable")[["line", "label"]].values:
-            places[str(line)] = top + 0.09, "" if alone else label
+            places[str(line)] = top + 0.09, "" if alone and not given else label
             top += 0.18
         top += 0.05
     return heads, places, top

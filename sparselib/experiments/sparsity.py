@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from sparselib.experiments import fields, words
 from sparselib.experiments.fields import Figure, recipe, shift
-from sparselib.experiments.findings import AREA, Comparison
-from sparselib.experiments.measurements import Attacked, AutoAttacked, Shifted
+from sparselib.experiments.findings import AREA, STRONGEST, Comparison
+from sparselib.experiments.measurements import Attacked, AutoAttacked, Multitargeted, Shifted
 from sparselib.pruning import masks
 
 # Of the networks trained on noisy labels; the best of them counts.
@@ -43,6 +43,8 @@ def disturbed(p, role, net):
         yield role, Attacked(attack="pgd", **p.pgd(), **radius, **few)
     for kind, severity in map(shift, p.shifts):
         yield role, Shifted(model=net, kind=kind, severity=severity)
+    for eps in p.eps_linf if p.decides(role, net) else ():
+        yield role, Multitargeted(eps=eps, **p.pgd(), **few)
     if p.looked_at_closely(role, net):
         yield from closer(p, {**role, "question": "radius"}, net)
 
@@ -183,6 +185,12 @@ class Robustness(SparsityGrid):
         sparse = role["arm"] == self.recipes[0] and net.columns()["sparsity"] == self.headline_sparsity
         return role["question"] == "width" and (role["arm"] in ("dense", "unpruned") or sparse)
 
+    def decides(self, role, net):
+        """Return whether the network is one that an endpoint compares."""
+        own = {**role, "sparsity": net.columns()["sparsity"]}
+        sides = [side for c in self.primary() for side in (c.of, c.control)]
+        return any(side.items() <= own.items() for side in sides)
+
     def shown(self):
         """Return the measures whose differences are drawn."""
         return "clean", AREA, "shifts, mean"
@@ -191,10 +199,10 @@ class Robustness(SparsityGrid):
         """Yield the endpoints: the area under the accuracy over the radius, at the same width and at the same size."""
         told, of, control = self.headline()
         told = words.ENDPOINTS["width"].format(**told)
-        yield Comparison("C1a", told, of, control, measures=(AREA,), primary=True)
+        yield Comparison("C1a", told, of, control, measures=(STRONGEST,), primary=True)
         of, control = ({"question": "size", "arm": arm} for arm in ("magnitude after", "unpruned"))
         told = words.ENDPOINTS["size"]
-        yield Comparison("C1b", told, of, control, measures=(AREA,), match=("size",), primary=True)
+        yield Comparison("C1b", told, of, control, measures=(STRONGEST,), match=("size",), primary=True)
 
 
 class AnomalyDetection(SparsityGrid):

@@ -60,7 +60,8 @@ class Subnetworks(Figure):
     mask_lr: fields.Positive = Field(description="learning rate of the scores behind a mask")
     objectives: fields.Objectives = Field(description="what masks are learnt for")
     controls: fields.Controls = Field(description="masks that are not learnt: magnitude, random")
-    eps: fields.Positive = Field(description="radius of the attacks in L∞, in learning and test")
+    mask_eps: fields.Positive = Field(description="radius of the attacks in L∞ in learning a mask")
+    eps: fields.Positive = Field(description="radius of the attacks in L∞ in the test")
     noise: fields.Positive = Field(description="deviation of the noise of the objective shift")
     outliers: fields.Synthetic = Field(description="outliers of the objective outlier, not tested on")
     shifts: fields.Shifts
@@ -89,7 +90,7 @@ class Subnetworks(Figure):
         kind = self.outliers if objective == "outlier" else None
         return Masked(
             dense=dense, objective=objective, outliers=kind, epochs=self.mask_epochs, lr=self.mask_lr,
-            sparsity=sparsity, eps=self.eps, noise=self.noise, **changed,
+            sparsity=sparsity, eps=self.mask_eps, noise=self.noise, **changed,
         )  # fmt: skip
 
     def unlearnt(self, dense, how, sparsity, **changed):
@@ -100,7 +101,8 @@ class Subnetworks(Figure):
     def refitted(self, dense):
         """Yield the control whose batch-norm is learnt as a mask would be, where there is batch-norm."""
         if any(layer.affine for layer in models.batch_norms(dense.initial())):
-            yield Refitted(dense=dense, objective="adversarial", eps=self.eps, epochs=self.mask_epochs, lr=self.mask_lr)
+            own = {"objective": "adversarial", "eps": self.mask_eps}
+            yield Refitted(dense=dense, **own, epochs=self.mask_epochs, lr=self.mask_lr)
 
     def shown(self):
         """Return the measures whose differences are drawn."""

@@ -174,6 +174,15 @@ def means(
         run.table(lines, head)
 
 
+def checked(run: Run, results: Iterable[Result]) -> None:
+    """Show what AutoAttack leaves beside what PGD leaves of the same images, by itself and towards each class."""
+    found = rows(results)
+    auto, index = select(found, {"attack": "autoattack"}), ["scale", "network", "eps"]
+    each = select(found, {"attack": "multitargeted", "metric": "accuracy", "question": "width"})
+    each = each.assign(metric="accuracy_each").merge(auto[[*index, "seed"]].drop_duplicates())
+    means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}")
+
+
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
     """Show AUROC / AUPR / FPR95 / right or rejected in percent by kind of anomaly, folded away for each scale.
 
@@ -317,7 +326,7 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
             ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.outcome, "told": e.told}
             line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
             line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
-            lines.append({**line, **ends})
+            lines.append({**line, **ends, "undone": e.undone})
     return pd.DataFrame(lines)
 
 
@@ -347,10 +356,7 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
     """
     ends = []
     for line in end_points(found).to_dict("records"):
-        decided = line["low"] > 0 or line["high"] < 0
-        kept = line["outcome"] in (statistics.NOT_COMPARABLE, statistics.FLOOR) or (
-            decided and line["outcome"] == statistics.OPEN
-        )
+        kept = line["undone"] or line["outcome"] in (statistics.NOT_COMPARABLE, statistics.FLOOR)
         if line["moves"] and math.isfinite(line["low"]):
             own = {name: line[name] for name in ("mean", "low", "high", "delta")} | {"scale": line["of"]}
             ends.append({"name": line["head"], **own, "fixed": line["outcome"] if kept else None})

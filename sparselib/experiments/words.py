@@ -57,7 +57,7 @@ OPTIONS = {
     "standardise": {"true": "standardised"}, "per_loss": {"true": "over the loss"},
 }  # fmt: skip
 OTHERWISE = {"norm": "q = {}", "views": "{} views"}  # options whose values are numbers
-ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "multitargeted": "PGD to each class", "autoattack": "AutoAttack"}
 NORMS = {"linf": "L∞", "l2": "L2"}
 FAMILIES = {"near": "near outliers", "far": "far outliers"}
 ABOUT = FAMILIES | {"outliers": "near and far outliers"}
@@ -79,7 +79,7 @@ NETWORKS = {
 }  # fmt: skip
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95", "ror": "right or rejected"}
 EVASION = {"ror": "right or rejected, adaptive attack", "ror_plain": "right or rejected, PGD"}
-BESIDE = {"accuracy": "AutoAttack", "accuracy_pgd": "PGD on the same images"}
+BESIDE = {"accuracy": "AutoAttack", "accuracy_pgd": "PGD on the same images", "accuracy_each": "PGD to each class"}
 TOLD = {  # so that more is better everywhere
     "auroc": "", "aupr_ood": ", AUPR", "fpr95_ood": ", 100 − FPR95", "ror": ", right or rejected",
 }  # fmt: skip

@@ -4,7 +4,8 @@ Static and by name: from a definition's syntax tree, every name and attribute th
 package is followed. Comments, docstrings, layout, the annotations of functions and the method `columns` of steps do not
 count; nor does the place of a definition, so that code may move between modules and every result stays. It errs on the
 safe side (a local name that equals a definition's counts as it), so that what changed is never missed as long as code
-is reached by name.
+is reached by name. Of code of others (a criterion in a package of yours) whole files count: its own, and those of the
+modules that it names, short of what is installed; what is installed is not looked into.
 
 Two things are not followed. Tables map names to functions: a step says in `tables` which it picks from and in `chosen`
 what it took, and the keys of its inputs speak for them. And the engine, this folder, decides when to compute, not what
@@ -14,13 +15,30 @@ comes out; of it, a notebook depends on its page alone.
 import ast
 import hashlib
 import inspect
+import sys
+import sysconfig
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
 ENGINE = Path(__file__).parent.name
 PAGE = "page"  # the module of the engine that notebooks call
+INSTALLED = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+
+
+class CodeError(ValueError):
+    """A source was edited after this process imported it, so it cannot tell which code it runs."""
+
+
+def _stamp(path):
+    told = path.stat()
+    return told.st_mtime_ns, told.st_size
+
+
+_IMPORTED = {path: _stamp(path) for path in PACKAGE.rglob("*.py")}
 
 
 class _Module:
@@ -65,7 +83,12 @@ def _module_file(dotted):
 
 @cache
 def _module(dotted):
-    return _Module(ast.parse(_module_file(dotted).read_text(encoding="utf-8")))
+    path = _module_file(dotted)
+    text, now = path.read_text(encoding="utf-8"), _stamp(path)
+    if _IMPORTED.get(path, now) != now:
+        told = "run it again (in a notebook: restart the kernel)"
+        raise CodeError(f"{path.relative_to(PACKAGE.parent)} was edited after this process had read it: {told}")
+    return _Module(ast.parse(text))
 
 
 def _is_module(dotted):
@@ -191,15 +214,41 @@ def _follow(dotted, symbol):
 def of_objects(*things: type, tables: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return {"module.symbol": digest} of the code that classes and functions of the package depend on.
 
-    `tables` ("module.NAME") are not followed. Of what others have registered, its whole module counts.
+    `tables` ("module.NAME") are not followed. Of code of others, files count: see above.
+    Raises CodeError when a source of the package was edited meanwhile.
     """
     own = {thing for thing in things if thing.__module__.split(".")[0] == NAME}
     found = dict(_of_symbols(frozenset((thing.__module__, thing.__name__) for thing in own), tables))
     for thing in set(things) - own:
-        file = inspect.getsourcefile(thing)
-        text = Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(thing).encode()
-        found[f"{thing.__module__}.{thing.__qualname__}"] = hashlib.sha256(text).hexdigest()
+        found |= _of_others(thing)
     return found
+
+
+@cache  # whatever becomes of the files, this thing is what they held when it was met
+def _of_others(thing):
+    file = inspect.getsourcefile(thing)
+    text = Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(thing).encode()
+    files = {
+        module: path.read_bytes() for module, path in _named(sys.modules.get(thing.__module__), {thing.__module__})
+    }
+    texts = {f"{thing.__module__}.{thing.__qualname__}": text, **files}
+    return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
+
+
+def _named(module: ModuleType | None, seen: set[str]) -> Iterator[tuple[str, Path]]:
+    """Yield (name, file) of the modules that a module of others names, and those that they name: not what is installed.
+
+    What a cell of a notebook names is not followed: of a function that is defined there, only its own text counts.
+    """
+    for value in list(vars(module).values()) if module and module.__name__ != "__main__" else ():
+        name = str(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None))
+        other = sys.modules.get(name) if name.split(".")[0] != NAME else None
+        file = Path(getattr(other, "__file__", None) or "").resolve()
+        if other in (None, module) or name in seen or not file.is_file() or any(map(file.is_relative_to, INSTALLED)):
+            continue
+        seen.add(name)
+        yield name, file
+        yield from _named(other, seen)
 
 
 @cache

@@ -1,7 +1,8 @@
 """Attacks on pixels in [0, 1]. The model normalises inside, so eps is in pixel units.
 
 FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al. 2018, https://arxiv.org/abs/1706.06083.
-AutoAttack: Croce & Hein 2020, https://arxiv.org/abs/2003.01690. Adaptive: Carlini & Wagner 2017,
+Towards every class: Gowal et al. 2019, https://arxiv.org/abs/1910.09338. AutoAttack: Croce & Hein 2020,
+https://arxiv.org/abs/2003.01690. Adaptive: Carlini & Wagner 2017,
 https://arxiv.org/abs/1705.07263. `sanity` tells whether to believe them.
 """
 
@@ -17,7 +18,7 @@ from sparselib.robustness import autoattack as toolbox
 
 NORMS = ("linf", "l2")
 LOSSES = ("ce", "margin")
-NAMES = ("fgsm", "pgd", "autoattack")
+NAMES = ("fgsm", "pgd", "multitargeted", "autoattack")
 PART = 512  # inputs attacked at a time
 WEIGHTS = (0.0, 0.2, 0.5)  # of the score, in an adaptive attack: evaded most detectors of several triples on digits
 FAR = 1e6  # beyond any two images: larger radii and steps are this one, which float32 holds
@@ -83,6 +84,45 @@ def pgd(
     ball = _Ball(eps, norm, steps, step_size)
     runs = _Runs(restarts, random_start, early_stop, seed)
     return _strongest(model, x, y, ball, runs, [objective(climbed) for climbed in climbs])
+
+
+@checks.typed
+def multitargeted(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, norm: str = "linf", steps: int = 10,
+    step_size: float | None = None, restarts: int = 1, random_start: bool = True, seed: int = 0,
+) -> torch.Tensor:  # fmt: skip
+    """Return the strongest point that projected-gradient attacks towards every other class pass, for each input.
+
+    One attack a class k, the likeliest first, up z_k − z_y; a misclassified point, of whatever class, ends the search
+    for its input. Where several classes are near, `pgd` follows whichever is nearest at the moment, and may reach none.
+    Costs up to K − 1 times what `pgd` does: for the inputs that withstand that, and to measure accuracy, not detection.
+
+    Args: as `pgd`. y: the true labels. seed: of the starts, which depend on the inputs that are still left.
+    Returns: (N, C, H, W) in [0, 1], no further than eps from x; a misclassified input comes back unchanged.
+    """
+    x, y, eps = _checked(model, x, y, eps, norm)
+    ball, runs = _Ball(eps, norm, steps, step_size), _Runs(restarts, random_start, True, seed)
+
+    def towards(_, logits, pair):
+        label, other = pair.unbind(1)
+        raised = logits.gather(1, other.unsqueeze(1)) - logits.gather(1, label.unsqueeze(1))
+        return raised.squeeze(1), _reached(logits, label)
+
+    with evaluating(model):
+        logits = [forward(model, part, graph=False)[1] for (part,) in _parts(x)]
+    logits = torch.cat(logits) if logits else x.new_empty(0, 1)
+    others = logits.scatter(1, checks.labels(y, logits, classes=logits.shape[1]).unsqueeze(1), -torch.inf)
+    strongest, rank = x.clone(), _reached(logits, y)
+    for other in others.argsort(1, descending=True)[:, :-1].T:
+        left = (rank < 1).nonzero().squeeze(1)  # a success ranks above 1
+        if not len(left):
+            break
+        found = _strongest(model, x[left], torch.stack([y[left], other[left]], 1), ball, runs, [towards])
+        with evaluating(model):
+            reached = torch.cat([_reached(forward(model, a, graph=False)[1], b) for a, b in _parts(found, y[left])])
+        better = reached > rank[left]
+        strongest[left[better]], rank[left[better]] = found[better], reached[better]
+    return strongest
 
 
 @checks.typed
@@ -305,6 +345,11 @@ def _climb(model, x, y, start, ball, objective, early_stop):
 
 def _success(logits, y, targeted):
     return (logits.argmax(1) == y) == targeted
+
+
+def _reached(logits, y):
+    """Return the ranks (N,) of points by their margin, those that are misclassified above all others."""
+    return _rank(losses(logits.detach().double(), y, "margin"), _success(logits, y, False))
 
 
 def _rank(value, success):

@@ -14,19 +14,22 @@ def page(number, **values):
     return typed.resolve(typed.find(experiments.PAGES, number), values)
 
 
-def rows(arm, sparsity=0.0, clean=None, *, attacked=None, shifted=None, detected=None, evaded=None, **columns):
+def rows(
+    arm, sparsity=0.0, clean=None, *, attacked=None, withstood=None, shifted=None, detected=None, evaded=None, **columns
+):
     """Return rows of one network a seed. A value is one number for all seeds, or a list of one for each.
 
-    attacked: {radius: accuracy}, by PGD in L∞. shifted: {shift: accuracy}. detected: {(detector, metric, family,
-    anomaly): value}. evaded: {(detector, metric): value}.
+    attacked: {radius: accuracy}, by PGD in L∞; withstood: the same, towards each class, where it differs. shifted:
+    {shift: accuracy}. detected: {(detector, metric, family, anomaly): value}. evaded: {(detector, metric): value}.
     """
     made = []
     for seed in columns.pop("seeds", SEEDS):
         network = {"arm": arm, "sparsity": sparsity, "seed": seed, "classes": 8, "structured": False, **columns}
         own = [({"task": "clean", "metric": "accuracy"}, clean)] if clean is not None else []
         for eps, value in (attacked or {}).items():
-            pgd = {"task": "attack", "attack": "pgd", "norm": "linf", "eps": eps}
-            own += [({**pgd, "metric": "accuracy"}, value), ({**pgd, "metric": "accuracy_clean"}, clean)]
+            for attack, left in (("pgd", value), ("multitargeted", (withstood or {}).get(eps, value))):
+                about = {"task": "attack", "attack": attack, "norm": "linf", "eps": eps}
+                own += [({**about, "metric": "accuracy"}, left), ({**about, "metric": "accuracy_clean"}, clean)]
         for kind, value in (shifted or {}).items():
             own.append(({"task": "shift", "shift": kind, "severity": 4, "metric": "accuracy"}, value))
         for (detector, metric, family, anomaly), value in (detected or {}).items():

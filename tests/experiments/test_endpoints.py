@@ -37,6 +37,7 @@ def test_what_is_not_borne_out_is_open(sign):
     assert alone.outcome == _endpoint(differences).outcome and alone.outcome.startswith(("better", "worse"))
     for one in corrected([_endpoint(differences), _endpoint(differences)]):
         assert one.outcome == "open" and one.p == pytest.approx(0.06)
+        assert one.told == "open after correction" and not alone.undone
         assert one.differences == tuple(differences) and one.number == alone.number, "the number stays"
 
 

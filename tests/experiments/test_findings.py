@@ -7,7 +7,9 @@ from invented import SEEDS, WOBBLE, page, rows, together
 from scipy import stats
 
 from sparselib.experiments import findings, words
-from sparselib.experiments.findings import AREA, Comparison, compare, endpoints, measures, select
+from sparselib.experiments.findings import AREA, STRONGEST, Comparison, compare, endpoints, measures, select
+from sparselib.experiments.measurements import Multitargeted
+from sparselib.experiments.sparsity import weights
 
 MSP = "msp"
 
@@ -39,8 +41,9 @@ def test_measures_are_percentages_of_the_right_rows():
         (MSP, "aupr_ood", "near", "heldout"): 0.11,
     }  # fmt: skip
     made = rows(
-        "dense", clean=0.9, attacked={0.05: 0.7, 0.1: 0.4}, shifted={"fog": 0.8, "rotate": 0.6, "jpeg": 0.85},
-        detected=detected, evaded={(MSP, "ror"): 0.3, (MSP, "ror_plain"): 0.5},
+        "dense", clean=0.9, attacked={0.05: 0.7, 0.1: 0.4}, withstood={0.1: 0.3},
+        shifted={"fog": 0.8, "rotate": 0.6, "jpeg": 0.85}, detected=detected,
+        evaded={(MSP, "ror"): 0.3, (MSP, "ror_plain"): 0.5},
     )  # fmt: skip
     table = measures(made)
     found = dict(zip(table["measure"], table["value"], strict=False))
@@ -49,7 +52,10 @@ def test_measures_are_percentages_of_the_right_rows():
             "clean": 90,
             "PGD, L∞ 0.05": 70,
             "PGD, L∞ 0.1": 40,
+            "PGD to each class, L∞ 0.05": 70,
+            "PGD to each class, L∞ 0.1": 30,
             AREA: 100 * (0.05 * (0.9 + 0.7) / 2 + 0.05 * (0.7 + 0.4) / 2) / 0.1,
+            STRONGEST: 100 * (0.05 * (0.9 + 0.7) / 2 + 0.05 * (0.7 + 0.3) / 2) / 0.1,
             "shifts, mean": 75,
             "shifts, worst": 60,
             "MSP, near": 75,
@@ -200,7 +206,7 @@ def test_an_endpoint_is_the_mean_over_its_lines():
     (found,) = compare([same_size], _sizes())
     wobble = 50 * np.mean([1, 3, 2000 / 300]) * WOBBLE  # half: the area is the mean of clean and attacked accuracy
     assert found.contrast.differences == pytest.approx(tuple(2.5 + wobble))
-    assert found.measure == AREA and found.contrast.delta == pytest.approx(found.values[1] / 10)
+    assert found.measure == STRONGEST and found.contrast.delta == pytest.approx(found.values[1] / 10)
 
 
 def test_seeds_that_are_missing_are_refused():
@@ -276,3 +282,13 @@ def test_the_endpoint_of_masks_is_under_the_adaptive_attack():
     (found,) = endpoints(p, together(*made))
     assert found.differences == pytest.approx(tuple(10 + 100 * WOBBLE)) and found.outcome == "better"
     assert findings.endpoint(compare(p.primary(), together(*made))[0]) == found
+
+
+def test_what_an_endpoint_compares_and_nothing_else_is_attacked_towards_every_class():
+    p = page(1, seeds=2, recipes=["magnitude after", "snip before"], sparsities=[0.5, 0.8], narrow_widths=[5])
+    pairs = [(role, step.model) for role, step in p.roles() if isinstance(step, Multitargeted)]
+    found = {(role["question"], role["arm"], round(net.columns()["sparsity"], 1)) for role, net in pairs}
+    narrow = round(1 - weights(p.trained(0, width=5)) / weights(p.trained(0)), 1)
+    same_size = {("size", "unpruned", 0.0), ("size", "magnitude after", narrow)}
+    assert found == {("width", "magnitude after", 0.8), ("width", "unpruned", 0.0), *same_size}
+    assert {step.eps for _, step in p.roles() if isinstance(step, Multitargeted)} == set(p.eps_linf)

@@ -13,11 +13,12 @@ from sparselib.experiments.measurements import (
     Detection,
     Ensembled,
     Evaded,
+    Multitargeted,
     Scored,
     Shifted,
 )
 from sparselib.experiments.networks import Masked, Pruned, Refitted, Scratch, Shrunk, Trained
-from sparselib.experiments.samples import Data, inliers, outliers
+from sparselib.experiments.samples import Data, inliers, outliers, some
 from sparselib.experiments.sparsity import weights
 from sparselib.models import batch_norms
 from sparselib.pruning import masks
@@ -180,6 +181,20 @@ def test_an_attack_that_knows_the_detector_is_no_weaker(load):
     right = training.logits(load(step), test.x).argmax(1) == test.y
     stands = (right | (detector.score(test.x) > limit)).double().mean()
     assert blind["ror"] == blind["ror_plain"] == pytest.approx(stands.item())
+
+
+def test_what_pgd_leaves_is_attacked_towards_every_class(load):
+    step, test, limit = _trained(), some(DATA, 60), {"eps": 0.12, "limit": 60, "steps": 5, "restarts": 1}
+    usual = _values(Attacked(model=step, attack="pgd", **limit).compute(load)[0])
+    each = _values(Multitargeted(model=step, towards=2, **limit).compute(load)[0])
+    assert each["accuracy_clean"] == usual["accuracy_clean"] and each["accuracy"] < usual["accuracy"]
+    net, options = load(step), {"steps": 5, "step_size": 0.25 * 0.12, "seed": 0}
+    x = attacks.pgd(net, test.x, test.y, 0.12, loss="both", early_stop=True, **options)
+    left = training.logits(net, x).argmax(1) == test.y
+    x = attacks.multitargeted(net, test.x[left], test.y[left], 0.12, restarts=2, **options)
+    stands = (training.logits(net, x).argmax(1) == test.y[left]).sum() / len(test)
+    assert each["accuracy"] == pytest.approx(stands.item())
+    assert Multitargeted(model=step, **limit).columns()["attack"] == "multitargeted"
 
 
 def test_autoattack_and_pgd_see_the_same_images(load):

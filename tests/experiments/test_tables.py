@@ -317,7 +317,7 @@ def test_what_no_delta_changes_is_fixed():
     ends = [
         Endpoint("C1a", "area", "", "open", 0.1, 1.0, spread, 6.0, moves=False),
         Endpoint("C2", "decided", "", "better", 0.01, 1.0, spread, 2.0),
-        Endpoint("C2", "held back", "", "open", 0.2, 1.0, spread, 2.0),
+        Endpoint("C2", "held back", "", "open", 0.2, 1.0, spread, 2.0, undone=True),
         Endpoint("C2", "broken", "", "not comparable", 0.2, 1.0, spread, 2.0),
         Endpoint("C3", "share", "", "better", 0.2, 1.0, spread, 2.0, moves=False),
         Endpoint("C4", "one seed", "", "open", 1.0, 1.0, (1.0,), 2.0),

@@ -114,6 +114,19 @@ def test_a_finished_page_has_both_drawings_no_idle_script_and_names_that_are_see
     assert "tex-svg" in finish.finished(text.format('<span class="math">x</span>'), tmp_path / "page.html")
 
 
+def test_a_notebook_to_download_has_its_cells_and_nothing_that_they_showed():
+    shown = nbformat.v4.new_output("display_data", {"text/html": "x" * 1000})
+    cells = [
+        nbformat.v4.new_markdown_cell("# Über"),
+        nbformat.v4.new_code_cell("x = 1", outputs=[shown], execution_count=3),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    found = nbformat.reads(finish.to_run(nbformat.writes(notebook)), as_version=4)
+    nbformat.validate(found)
+    assert [c.source for c in found.cells] == ["# Über", "x = 1"] and found.cells[1].outputs == []
+    assert finish.to_run(finish.to_run(nbformat.writes(notebook))) == finish.to_run(nbformat.writes(notebook))
+
+
 def test_text_of_a_figure_is_large_enough_for_a_phone():
     fig, axis = plt.subplots(figsize=(6, 3))
     small = axis.set_title("small", fontsize=5)

@@ -1,9 +1,11 @@
 import importlib
+import sys
 
 import pytest
 
 from sparselib.experiments import networks
 from sparselib.repro import dependencies
+from sparselib.repro.step import StepError
 
 
 @pytest.fixture
@@ -103,12 +105,50 @@ def test_what_rows_are_labelled_with_does_not_count(package):
     assert dependencies.changes(before, package(a=step.replace("return 1", "return 2"), b=B)) == ["toy.a.top"]
 
 
-def test_the_code_of_what_others_registered_counts(tmp_path, monkeypatch):
-    module = tmp_path / "theirs.py"
-    module.write_text("def load(x):\n    return x\n", encoding="utf-8")
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """A module of others that names two more, one through the other, and what is installed."""
+    texts = {
+        "theirs": "import numpy as np\nimport theirs_too\nfrom sparselib import seeds\ndef load(x):\n    return x\n",
+        "theirs_too": "from theirs_deep import FACTOR, scaled\n",
+        "theirs_deep": "import json\nimport theirs\nFACTOR = 2\ndef scaled(x): return FACTOR * x\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    theirs = importlib.import_module("theirs")
+    yield importlib.import_module("theirs")
+    for name in texts:
+        sys.modules.pop(name, None)
+
+
+def test_the_code_of_what_others_registered_counts(theirs, tmp_path):
     before = dependencies.of_objects(theirs.load)
-    assert list(before) == ["theirs.load"]  # not the library's own `load`
-    module.write_text("def load(x):\n    return 2 * x\n", encoding="utf-8")
-    assert dependencies.of_objects(theirs.load) != before
+    assert set(before) == {"theirs.load", "theirs_too", "theirs_deep"}, "neither the library's own, nor the installed"
+    for name in ("theirs_deep", "theirs_too", "theirs"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(path.read_text(encoding="utf-8") + "\nMORE = 1\n", encoding="utf-8")
+        assert dependencies.of_objects(theirs.load) == before, "what runs here is what was imported"
+    after = dependencies.of_objects(importlib.reload(theirs).load)
+    assert all(after[name] != text for name, text in before.items())
+
+
+def test_code_that_was_edited_after_its_import_is_not_taken_for_what_runs(package, monkeypatch):
+    package(a=A, b=B)
+    path = dependencies.PACKAGE / "b.py"
+    monkeypatch.setattr(dependencies, "_IMPORTED", {path: dependencies._stamp(path)})
+    assert package(a=A.replace("top(x)", "top(x, y=1)")), "another file may change"
+    with pytest.raises(
+        dependencies.CodeError, match=r"toy.b\.py was edited after this process had read it: run it again"
+    ):
+        package(b=B.replace("LIMIT = 3", "LIMIT = 44"))
+
+
+def test_a_step_tells_that_its_code_was_edited(monkeypatch):
+    dependencies._module.cache_clear()
+    dependencies._of_symbols.cache_clear()
+    file = dependencies.PACKAGE / "training.py"
+    monkeypatch.setitem(dependencies._IMPORTED, file, (0, 0))
+    step = networks.Trained(data={"name": "digits"}, network="convnet", width=4, epochs=1, seed=0)
+    with pytest.raises(StepError, match=r"Trained: sparselib.training\.py was edited after"):
+        step.key  # noqa: B018
+    dependencies._module.cache_clear()

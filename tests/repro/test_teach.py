@@ -77,6 +77,7 @@ def test_references_are_told_in_words():
         "FGSM {cite}`goodfellow2015, lee2018b` of {cite:t}`cohen2019`, see {doc}`/notebooks/06_verdict`."
     )
     assert told == "FGSM (Goodfellow 2015, Lee 2018b) of Cohen 2019, see *verdict*."
+    assert teach.plain("Look. {numref}`fig-x` and {numref}`fig-y`.") == "Look. The figure and the figure."
 
 
 def _chapter():

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,7 @@ def _status(pages):
     Raises: nothing for what is stale or cannot be told; that is what the tables are for.
     """
     store, live, stored, machines = Store(project.store_folder()), [], [], {}
+    get = cache(store.get)  # the verdict has the steps of all others
     for name, model in pages.items():
         metadata = notebooks.read(executed(name)).metadata
         p = typed.resolve(model, metadata["sparselib"]["parameters"])
@@ -215,7 +217,7 @@ def _status(pages):
         machines.setdefault(_machine(origin), []).append(f"`{name}`")
         try:
             why = notebooks.why_stale(p, executed(name))
-            records = [record for step in p.steps() if (record := store.get(step.what, step.key))]
+            records = [record for step in p.steps() if (record := get(step.what, step.key))]
         except (FileNotFoundError, StepError):
             why, records = UNKNOWN, []
         commits = {record["commit"] for record in records} or {origin.get("commit", "–")}

@@ -24,6 +24,7 @@ ROLES = [  # MyST that is Markdown to nobody else, and what stands for it
     (r"\{cite(?::\w)?\}`([^`]+)`", lambda found: f"({_cited(found[1])})"),
     (r"\{[\w:-]+\}`([^`]+)`", r"`\1`"),
 ]  # fmt: skip
+FIRST = re.compile(r"(?:\A|(?<=\n\n)|(?<=[.?!] ))the figure")  # of a sentence
 ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
 
 
@@ -91,7 +92,7 @@ def plain(text: str) -> str:
     """Return Markdown without the roles that only the book knows."""
     for role, stands in ROLES:
         text = re.sub(role, stands, text)
-    return text
+    return FIRST.sub(lambda found: found[0].replace("the", "The"), text)
 
 
 def _cited(keys):

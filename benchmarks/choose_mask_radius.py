@@ -1,0 +1,73 @@
+"""Choose the radius of the attacks that masks are learnt on, for one profile. Written before it was run as a whole.
+
+    python benchmarks/choose_mask_radius.py digits
+
+Run it after choose_strengths.py. Held-back data and seeds that no figure uses; no test image, no anomaly. The dense
+network of each seed, and masks over it at the first sparsity of the figure, with frozen statistics, learnt on attacks
+of a quarter, a half, three quarters and the whole of the radius of the test.
+
+The rule: of the radii at which the clean accuracy is at most one point below that of the dense network (half of what
+the gate allows; means over seeds), the one with the highest accuracy under PGD at the radius of the test; if there is
+none, the smallest. Written to results/<profile>/choices.csv as `mask_eps`; `digits` has it in its profile.
+"""
+
+import csv
+import sys
+
+import numpy as np
+from choose_strengths import SAMPLES, SEEDS
+
+from sparselib import experiments, training
+from sparselib.experiments.measurements import STEP
+from sparselib.experiments.samples import inliers, some
+from sparselib.pruning import subnetworks
+from sparselib.repro import parameters as typed
+from sparselib.repro import project
+from sparselib.robustness import attacks
+
+PARTS = (0.25, 0.5, 0.75, 1.0)
+LOST = 0.01  # of clean accuracy, at most
+
+
+def main(profile):
+    page = typed.find(experiments.PAGES, 3)
+    p = typed.resolve(page, {"profile": profile, "mask_eps": 1.0})
+    found = []
+    for seed in SEEDS[profile]:
+        made = p.trained(seed)
+        made = made.model_copy(update={"data": made.data.model_copy(update={"held_back": True})})
+        dense = made.initial()
+        training.fit(dense, made.samples(), epochs=made.epochs, lr=made.lr, seed=seed, **made.options())
+        test, few = inliers(made.data, "test"), some(made.data, SAMPLES)
+
+        def measured(net, *, test=test, few=few, seed=seed):
+            usual = {"steps": 20, "step_size": STEP * p.eps, "loss": "both", "early_stop": True, "seed": seed}
+            x = attacks.pgd(net, few.x, few.y, p.eps, **usual)
+            return training.accuracy(net, test), (training.logits(net, x).argmax(1) == few.y).double().mean().item()
+
+        lines, options = [measured(dense)], p.mask(made, "adversarial", p.mask_sparsities[0]).options()
+        for part in PARTS:
+            net = subnetworks.search(
+                dense, inliers(made.data, "train"), p.mask_sparsities[0], objective="adversarial", eps=part * p.eps,
+                epochs=p.mask_epochs, lr=p.mask_lr, **options,
+            )  # fmt: skip
+            lines.append(measured(net))
+            print(f"seed {seed}, {part:g} of {p.eps:g}: clean {lines[-1][0]:.3f}, PGD {lines[-1][1]:.3f}", flush=True)
+        print(f"seed {seed}, dense: clean {lines[0][0]:.3f}, PGD {lines[0][1]:.3f}", flush=True)
+        found.append(lines)
+    (clean, *cleans), (_, *robust) = np.mean(found, axis=0).T.tolist()
+    kept = [i for i, value in enumerate(cleans) if value >= clean - LOST]
+    best = max(kept, key=lambda i: robust[i]) if kept else 0
+    chosen = float(f"{PARTS[best] * p.eps:.2g}")
+    print(f"mask_eps {chosen}")
+    if profile == "digits":
+        return
+    path = project.results_folder() / profile / "choices.csv"
+    lines = [line for line in csv.reader(path.read_text(encoding="utf-8").splitlines()) if line[0] != "mask_eps"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([*lines, ("mask_eps", chosen)])
+    print(path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
