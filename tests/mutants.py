@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pruning", "robustness", "detection")
 SOURCES = [f"{p.relative_to(ROOT)}" for name in PACKAGES for p in sorted((ROOT / "sparselib" / name).glob("*.py"))]
 WORK = ROOT / "_build" / "mutants"
+LEAST = 0.85  # of the mutants that tests must kill
 LIMIT = 60, 20  # seconds, and times what a test takes: beyond both together the mutant hangs, and counts as killed
 
 
@@ -257,6 +258,8 @@ def report(mutants, results):
         print(f"{name:36}{total:8}{total - alive:8}{alive:10}{1 - alive / total:9.1%}")
     (WORK / "survivors.txt").write_text("\n\n".join(survivors) + "\n", encoding="utf-8")
     print(f"\nThe survivors: {(WORK / 'survivors.txt').relative_to(ROOT)}")
+    if rows["all"]["survived"] > (1 - LEAST) * len(mutants):
+        sys.exit(f"fewer than {LEAST:.0%} are killed")
 
 
 def main():
