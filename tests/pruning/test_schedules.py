@@ -29,6 +29,12 @@ def test_settled_is_the_rule_of_earlycrop():
     assert [schedules.settled(steep[:t], 0.4) for t in (1, 2, 3, 4)] == [False, False, False, True]  # 0.4 < 1·0.6
 
 
+def test_settled_at_its_limits():
+    assert schedules.settled([1.0, 1.25], 0.5) and not schedules.settled([1.0, 1.5], 0.5)
+    assert not schedules.settled([1.0], 0.0) and not schedules.settled([], 0.0)
+    assert schedules.settled([1.0, 1.9, 2.8], 0.0) and not schedules.settled([1.0, 1.5, 2.5], 0.0)
+
+
 def test_the_higher_the_limit_the_later(train):
     few = train.take(slice(0, 300))
 
