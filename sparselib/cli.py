@@ -118,7 +118,7 @@ def reproduce(
         _say(f"no book yet, not run: {', '.join(lacking)}; run: sparselib reproduce")
         return
     _say("building the book …")
-    _tell(book.build(experiments.PAGES))
+    _tell(book.build(experiments.PAGES, fresh=[p.notebook for p in chosen]))
 
 
 @app.command()

@@ -187,9 +187,12 @@ class Robustness(SparsityGrid):
 
     def decides(self, role, net):
         """Return whether the network is one that an endpoint compares."""
-        own = {**role, "sparsity": net.columns()["sparsity"]}
-        sides = [side for c in self.primary() for side in (c.of, c.control)]
-        return any(side.items() <= own.items() for side in sides)
+
+        def is_of(side):
+            told = (net.columns() if name == "sparsity" else role for name in side)  # the role's first: they are quick
+            return all(own.get(name) == value for own, (name, value) in zip(told, side.items(), strict=True))
+
+        return any(is_of(side) for c in self.primary() for side in (c.of, c.control))
 
     def shown(self):
         """Return the measures whose differences are drawn."""

@@ -63,7 +63,7 @@ def rendered(tmp_path_factory):
         patch.setattr(book, "executed", lambda name: home / f"{name}.ipynb")
         # This page alone: what prose asks for of others is left out.
         patch.setattr(book, "_led", lambda name, text, leads: book.FIGURE.sub("", book.LEAD.sub("", text)).encode())
-        patch.setattr(book, "_status", lambda pages, status=book._status: status({"own_data": PAGE}))
+        patch.setattr(book, "_status", lambda pages, fresh, status=book._status: status({"own_data": PAGE}))
         executed = notebooks.execute(typed.resolve(PAGE, given), home / "own_data.ipynb", book=False)
         wanted = book._wanted({"own_data": PAGE})
     wanted["book/_toc.yml"] = b"format: jb-book\nroot: book/rerun/own_data\nchapters:\n  - file: book/rerun/status\n"

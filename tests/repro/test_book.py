@@ -211,7 +211,7 @@ def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
     (tmp_path / "_config.yml").touch()
     (tmp_path / "book" / "status.md").write_text("# Status\n\n% status\n\nNot 3 % status.\n", encoding="utf-8")
     monkeypatch.setattr(project, "root", lambda: tmp_path)
-    monkeypatch.setattr(book, "_status", lambda pages: f"{len(pages)} pages")
+    monkeypatch.setattr(book, "_status", lambda pages, fresh: f"{len(pages)} pages")
     monkeypatch.setattr(book.teach, "materials", lambda *_: {})
     assert book._wanted(ran)["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
 

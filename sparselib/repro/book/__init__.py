@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import files
 from pathlib import Path
@@ -58,20 +58,21 @@ def executed(name: str) -> Path:
     return project.build_folder() / "notebooks" / f"{name}.ipynb"
 
 
-def build(pages: Mapping[str, type[Parameters]]) -> Path:
+def build(pages: Mapping[str, type[Parameters]], fresh: Collection[str] = ()) -> Path:
     """Return the path of the rendered index page, building the book if anything in it has changed.
 
-    Every warning is an error. Raises BookError with what Jupyter Book says.
+    Every warning is an error. `fresh`: names of pages that are known to be. Raises BookError with what Jupyter Book
+    says.
     """
     if importlib.util.find_spec("jupyter_book") is None:
         raise BookError('Jupyter Book is not installed: pip install -c constraints.txt -e ".[book]"')
     with locked(project.build_folder() / "book.lock"):
-        return _build(pages)
+        return _build(pages, fresh)
 
 
-def _build(pages):
+def _build(pages, fresh):
     sources = project.build_folder() / "source"
-    wanted = _wanted(pages)
+    wanted = _wanted(pages, fresh)
     _synchronise(sources, wanted)
     mark, index = _rendered()
     if (why := _why_not(wanted)) is None:
@@ -164,7 +165,7 @@ def _check_pages(html, pages):
                     raise BookError(f"the figure {about['name']} is missing on the page {name}")
 
 
-def _wanted(pages):
+def _wanted(pages, fresh=()):
     """Return {path in the book's source: content}."""
     root = project.root()
     wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
@@ -182,7 +183,9 @@ def _wanted(pages):
             leads[f"{page} {figure}"], wanted[f"book/figures/{figure}.svg"] = shown[figure]
     for name, text in wanted.items():
         if name.endswith(".md"):
-            wanted[name] = STATUS.sub(lambda _: _status(pages), _led(name, text.decode(), leads).decode()).encode()
+            wanted[name] = STATUS.sub(
+                lambda _: _status(pages, fresh), _led(name, text.decode(), leads).decode()
+            ).encode()
     for suffix, whole in ((".js", "explorers.js"), (".css", "book.css")):
         pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
@@ -203,7 +206,7 @@ def _led(name, text, leads):
     return "".join(leads[part] if i % 2 else part for i, part in enumerate(parts)).encode()
 
 
-def _status(pages):
+def _status(pages, fresh=()):
     """Return Markdown tables of the executed pages and of the published rows: how much work, whose, and whether fresh.
 
     Raises: nothing for what is stale or cannot be told; that is what the tables are for.
@@ -216,7 +219,7 @@ def _status(pages):
         origin = metadata.get("sparselib-run", {})
         machines.setdefault(_machine(origin), []).append(f"`{name}`")
         try:
-            why = notebooks.why_stale(p, executed(name))
+            why = None if name in fresh else notebooks.why_stale(p, executed(name))
             records = [record for step in p.steps() if (record := get(step.what, step.key))]
         except (FileNotFoundError, StepError):
             why, records = UNKNOWN, []
