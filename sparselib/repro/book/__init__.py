@@ -183,9 +183,8 @@ def _wanted(pages, fresh=()):
             leads[f"{page} {figure}"], wanted[f"book/figures/{figure}.svg"] = shown[figure]
     for name, text in wanted.items():
         if name.endswith(".md"):
-            wanted[name] = STATUS.sub(
-                lambda _: _status(pages, fresh), _led(name, text.decode(), leads).decode()
-            ).encode()
+            led = _led(name, text.decode(), leads).decode()
+            wanted[name] = STATUS.sub(lambda _: _status(pages, fresh), led).encode()
     for suffix, whole in ((".js", "explorers.js"), (".css", "book.css")):
         pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
