@@ -15,15 +15,13 @@ import csv
 import sys
 
 import numpy as np
-from choose_strengths import SAMPLES, SEEDS
+from choose_strengths import SAMPLES, SEEDS, held_back, withstood
 
 from sparselib import experiments, training
-from sparselib.experiments.measurements import STEP
 from sparselib.experiments.samples import inliers, some
 from sparselib.pruning import subnetworks
 from sparselib.repro import parameters as typed
 from sparselib.repro import project
-from sparselib.robustness import attacks
 
 PARTS = (0.25, 0.5, 0.75, 1.0)
 LOST = 0.01  # of clean accuracy, at most
@@ -34,16 +32,11 @@ def main(profile):
     p = typed.resolve(page, {"profile": profile, "mask_eps": 1.0})
     found = []
     for seed in SEEDS[profile]:
-        made = p.trained(seed)
-        made = made.model_copy(update={"data": made.data.model_copy(update={"held_back": True})})
-        dense = made.initial()
-        training.fit(dense, made.samples(), epochs=made.epochs, lr=made.lr, seed=seed, **made.options())
+        made, dense = held_back(p.trained(seed))
         test, few = inliers(made.data, "test"), some(made.data, SAMPLES)
 
         def measured(net, *, test=test, few=few, seed=seed):
-            usual = {"steps": 20, "step_size": STEP * p.eps, "loss": "both", "early_stop": True, "seed": seed}
-            x = attacks.pgd(net, few.x, few.y, p.eps, **usual)
-            return training.accuracy(net, test), (training.logits(net, x).argmax(1) == few.y).double().mean().item()
+            return training.accuracy(net, test), withstood(net, few, p.eps, "linf", seed)
 
         lines, options = [measured(dense)], p.mask(made, "adversarial", p.mask_sparsities[0]).options()
         for part in PARTS:

@@ -29,6 +29,21 @@ GRIDS = {  # times the smallest radius, which is a twentieth of the largest
 SAMPLES = 200
 
 
+def held_back(made):
+    """Return the step of a dense network as it stands on the held-back data, and its network, trained."""
+    made = made.model_copy(update={"data": made.data.model_copy(update={"held_back": True})})
+    net = made.initial()
+    training.fit(net, made.samples(), epochs=made.epochs, lr=made.lr, seed=made.seed, **made.options())
+    return made, net
+
+
+def withstood(net, few, eps, norm, seed):
+    """Return the share of samples that stays right under PGD."""
+    usual = {"norm": norm, "loss": "both", "steps": 20, "early_stop": True, "seed": seed}
+    x = attacks.pgd(net, few.x, few.y, float(eps), step_size=STEP * float(eps), **usual)
+    return (training.logits(net, x).argmax(1) == few.y).double().mean().item()
+
+
 def main(profile):
     p = typed.resolve(typed.find(experiments.PAGES, 0), {"profile": profile, "eps": 0.1})
     grid = experiments.PROFILES[profile]["grid"]
@@ -36,18 +51,13 @@ def main(profile):
     kept = {norm: [] for norm in GRIDS}
     under = {kind: [] for kind in shifts.SHIFTS.own}
     for seed in SEEDS[profile]:
-        made = p.trained(seed, epochs=epochs)
-        made = made.model_copy(update={"data": made.data.model_copy(update={"held_back": True})})
-        net = made.initial()
-        training.fit(net, made.samples(), epochs=epochs, lr=made.lr, seed=seed, **made.options())
+        made, net = held_back(p.trained(seed, epochs=epochs))
         test, few = inliers(made.data, "test"), some(made.data, SAMPLES)
         print(f"seed {seed}: clean {training.accuracy(net, test):.3f} of {len(test)} held-back images", flush=True)
         for norm, largest in GRIDS.items():
             found = [training.accuracy(net, few)]
             for eps in largest[profile] * np.arange(1, 21) / 20:
-                usual = {"norm": norm, "loss": "both", "steps": 20, "early_stop": True, "seed": seed}
-                x = attacks.pgd(net, few.x, few.y, float(eps), step_size=STEP * float(eps), **usual)
-                found.append((training.logits(net, x).argmax(1) == few.y).double().mean().item())
+                found.append(withstood(net, few, eps, norm, seed))
                 if found[-1] < 0.01:
                     break
             kept[norm].append(found + [0.0] * (21 - len(found)))

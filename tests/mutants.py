@@ -28,12 +28,11 @@ from functools import partial
 from pathlib import Path
 from types import FunctionType
 
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # threads would not outlast a fork
-import hypothesis  # noqa: E402
-import libcst as cst  # noqa: E402
-import pytest  # noqa: E402
-from libcst.metadata import MetadataWrapper, PositionProvider  # noqa: E402
-from mutmut.mutation.mutators import mutation_operators, operator_string  # noqa: E402
+import hypothesis
+import libcst as cst
+import pytest
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation.mutators import mutation_operators, operator_string
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pruning", "robustness", "detection")
@@ -270,6 +269,7 @@ def main():
     options.add_argument("--seconds", type=float, default=math.inf, help="of tests for a mutant at most")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
     asked = options.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # threads would not outlast a fork
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     WORK.mkdir(parents=True, exist_ok=True)

@@ -292,7 +292,10 @@ def test_the_control_is_its_description_written_down(small):
     net, few = small
     twin = copy.deepcopy(net).requires_grad_(False)
     parameters = [p.requires_grad_() for i in (2, 5, 9) for p in (twin[i].weight, twin[i].bias)]
-    state = lambda: [p.detach().clone() for p in parameters]  # noqa: E731
+
+    def state():
+        return [p.detach().clone() for p in parameters]
+
     best = _learnt(twin, twin, parameters, few, objectives.clean, 4, 0.01, 6, lambda: None, state)
     options = {"objective": "clean", "epochs": 4, "batch_size": 32, "lr": 0.01, "seed": 6, "progress": False}
     found = subnetworks.fit_batch_norm(net, few, **options)
