@@ -231,7 +231,8 @@ class Driver:
 
 def changed(since):
     """Return the lines (path, number) that differ from a commit."""
-    diff = subprocess.run(["git", "diff", "-U0", since, "--", *SOURCES], capture_output=True, text=True, check=True)
+    command = ["git", "diff", "-U0", since, "--", *SOURCES]
+    diff = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     lines, path = set(), ""
     for line in diff.stdout.splitlines():
         path = line.removeprefix("+++ b/") if line.startswith("+++ ") else path

@@ -158,13 +158,13 @@ def _by_scale(told):
 def means(
     run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}", fold: str = ""
 ) -> None:
-    """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`.
+    """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`; – for none.
 
     `fold`: the line under which the table is folded away.
     """
     found = table.pivot_table("value", index, columns, sort=False)
     lines = [
-        [*map(words.called, index, key), *("" if v != v else cell.format(v) for v in line)]
+        [*map(words.called, index, key), *("–" if v != v else cell.format(v) for v in line)]
         for key, line in zip(found.index, found.values, strict=True)
     ]
     head = [*index, *(words.called(columns, name) for name in found.columns)]

@@ -57,6 +57,13 @@ def _result(gain=0.04, p=P, **more):
     return Result(p, made.assign(**more), live=True)
 
 
+def test_a_mean_that_no_row_gives_is_told_by_a_dash():
+    run = _Page()
+    made = pd.DataFrame({"seed": [0, 1, 0], "method": ["a", "a", "b"], "metric": ["x", "x", "y"], "value": [1, 2, 3]})
+    tables.means(run, made, ["method"], "metric")
+    assert run.tables == [[["a", "1.5", "–"], ["b", "–", "3.0"]]]
+
+
 def test_the_answer_is_every_endpoint_with_its_interval_and_outcome():
     run, result = _Page(), _result()
     tables.answer(run, [result])
