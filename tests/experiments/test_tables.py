@@ -289,7 +289,7 @@ def test_a_network_costs_its_parents_too():
     run = _Page()
     tables.making(run, [Result(page(4), table, live=True)])
     assert run.tables == [
-        [["digits", "standard", "dense", "11.0", "", ""], ["digits", "standard", "0.7", "", "13.0", "6.0"]]
+        [["digits", "standard", "dense", "11.0", "–", "–"], ["digits", "standard", "0.7", "–", "13.0", "6.0"]]
     ]
 
 
