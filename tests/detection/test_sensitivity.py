@@ -194,6 +194,12 @@ def test_a_layer_that_takes_no_part_is_as_far_as_its_reference(criterion):
     _close(ours[:, sensitivity.names(net).index(name)], reference[name].norm().expand(5))
 
 
+def test_a_dimension_as_long_as_the_batch_is_not_taken_for_it():
+    torch.manual_seed(5)
+    net, x = Dimensions().double(), _x(6)  # one of its layers has two time steps, first
+    _close(sensitivity.profile(net, x[:2]), sensitivity.profile(net, x)[:2])
+
+
 @pytest.mark.parametrize("network", ALL, indirect=True)
 def test_neither_batch_nor_budget_changes_a_value(network):
     x = _x(6)
@@ -490,6 +496,7 @@ def test_bad_arguments_are_named(grouped):
         (ValueError, "must be finite", dict(reference=mean | {"0.weight": mean["0.weight"] * torch.nan})),
         (ValueError, "x must be finite", dict(x=x * torch.nan)),
         (ValueError, "below the number of classes, 4, got 4", dict(y=torch.full((5,), 4))),
+        (ValueError, "y must ", dict(y=torch.zeros(4, dtype=torch.int64))),
     ):
         with pytest.raises(error, match=message):
             sensitivity.profile(grouped, options.pop("x", x), options.pop("y", None), **options)
