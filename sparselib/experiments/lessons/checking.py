@@ -120,8 +120,9 @@ def _same(right, given, tolerance):
     if one.dtype == bool:
         return bool((one == other).all())
     one, other = one.astype(float), other.astype(float)
-    scale = np.maximum(1.0, np.abs(one))
-    return bool((np.isclose(one, other, rtol=0, atol=0) | (np.abs(one - other) <= tolerance * scale)).all())
+    scale = np.maximum(1.0, np.where(np.isfinite(one), np.abs(one), 0.0))
+    with np.errstate(invalid="ignore"):  # inf − inf
+        return bool(((one == other) | (np.abs(one - other) <= tolerance * scale)).all())
 
 
 def _told(case):

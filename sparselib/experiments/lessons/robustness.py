@@ -173,7 +173,7 @@ EXERCISES: dict[str, Exercise] = {
             "The true probability did not change, and more copies only bring the bound nearer to it.": [2.0, 10.0],
             "The radius does not go like the square root of n: the bound only comes nearer to the true probability.": [
                 2.0,
-                float(np.sqrt(10)),
+                3.0,  # rounded
             ],
         },
         why="Twice the noise with the same votes doubles the radius; more copies only bring the bound nearer to the "
@@ -182,7 +182,9 @@ EXERCISES: dict[str, Exercise] = {
     "certificates-all": Exercise(
         right=float(0.25 * special.ndtri(0.5**0.25)),
         mistakes={
-            "All copies agree, so the share of votes is 1; the bound on the probability is α to the power 1/n.": 1e3,
+            "All copies agree, so the share of votes is 1; the bound on the probability is α to the power 1/n.": (
+                float("inf")
+            ),
             "That is the bound p, not yet the radius σ Φ⁻¹(p).": 0.5**0.25,
             "σ is missing before Φ⁻¹(p).": float(special.ndtri(0.5**0.25)),
             "That is α to the power n. Four agreeing copies have probability p⁴, which is set equal to α.": 0.0,

@@ -52,8 +52,8 @@ def _quantile(freedom):
 
 
 def _unpaired(one, other):
-    half = _quantile(2 * len(one) - 2) * math.hypot(_spread(one), _spread(other))
-    return _around(one.mean() - other.mean(), half)
+    found = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    return one.mean() - other.mean(), found.low, found.high
 
 
 def _lengths_added(one, other):
@@ -163,7 +163,7 @@ EXERCISES: dict[str, Exercise] = {
             "Two intervals of means say nothing about the spread of the differences. Look at the invented seeds.": "a",
             "More seeds make every interval shorter. But how do the two values of one seed move?": "c",
         },
-        why="Where a good seed is good for both, the differences spread far less than the values.",
+        why="Where a good seed is good for both, the differences spread less than two values without a partner.",
     ),
     "schedules-rounds": Exercise(
         right=0.9,
