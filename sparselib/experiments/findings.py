@@ -246,7 +246,9 @@ def _pairs(c, table):
     if c.best and len(control):
         means = control.groupby([c.by, "arm"])["value"].mean().reset_index().sort_values("value")
         control = control.merge(means.drop_duplicates(c.by, keep="last")[[c.by, "arm"]], on=[c.by, "arm"])
-    partners = control.groupby(match, sort=False, dropna=False)[["value", "clean"]].mean()
+    if control.duplicated(match).any():
+        raise ValueError(f"{c.question!r}: the control has several values of a measure for a seed")
+    partners = control.set_index(match)[["value", "clean"]]
     pairs = own.join(partners.rename(columns={"value": "partner", "clean": "clean_partner"}), on=match)
     pairs = pairs[pairs[c.by].isin(set(control[c.by]))]  # the other measures were not taken of the partner
     if lost := sorted(set(pairs.loc[pairs["partner"].isna(), "seed"])):

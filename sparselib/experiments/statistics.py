@@ -26,22 +26,22 @@ FLOOR, NOT_COMPARABLE = "floor", "not comparable"
 OUTCOMES = (BETTER, EQUAL, OPEN, WORSE, FLOOR, NOT_COMPARABLE)
 NEAR = 2.0  # points: so near to 0, chance or 100 there is nothing to compare
 GATE = 2.0  # points of clean accuracy that an arm may lie below its partner
-LEVEL = 0.95
+LEVEL = 0.95  # of every interval; an outcome asks for p < 1 − LEVEL
+POWER = 0.8
 
 
-def interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return (mean, low, high): Student's t interval of the mean of independent values, one per seed.
+def interval(values: ArrayLike) -> tuple[float, float, float]:
+    """Return (mean, low, high): the 95 % interval (Student's t) of the mean of independent values, one per seed.
 
     With a single value the interval is unbounded: low = −inf, high = inf. Raises ValueError when empty or not finite.
     """
-    checks.number("level", level, 0, 1, low_open=True, high_open=True)
     values = np.asarray(values, dtype=np.float64)
     if not values.size or not np.isfinite(values).all():
         raise ValueError(f"values must be finite and not empty, got {values.tolist()}")
     mean = float(values.mean())
     if values.size == 1:
         return mean, -np.inf, np.inf
-    half = stats.t.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    half = stats.t.ppf((1 + LEVEL) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
     return mean, mean - float(half), mean + float(half)
 
 
@@ -86,16 +86,14 @@ def paired(treated: Mapping[int, float], control: Mapping[int, float]) -> np.nda
     return np.array([treated[seed] - control[seed] for seed in sorted(treated)], dtype=np.float64)
 
 
-def contrast(
-    differences: ArrayLike, delta: float, *, level: float = LEVEL, comparable: bool = True, floor: bool = False
-) -> Contrast:
+def contrast(differences: ArrayLike, delta: float, *, comparable: bool = True, floor: bool = False) -> Contrast:
     """Return the Contrast of differences, one per seed, by the rule above.
 
     Args: delta: at least 0, in the units of the measure. comparable: whether the gate is passed. floor: see `at_floor`.
     """
     checks.number("delta", delta, 0)
     values = np.asarray(differences, dtype=np.float64)
-    mean, low, high = interval(values, level)
+    mean, low, high = interval(values)
     if not comparable:
         outcome = NOT_COMPARABLE
     elif floor:
@@ -146,13 +144,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found
 
 
-def detectable(differences: ArrayLike, power: float = 0.8, level: float = LEVEL) -> float:
-    """Return the smallest true difference that so many seeds would find with this probability, at their spread.
+def detectable(differences: ArrayLike) -> float:
+    """Return the smallest true difference that so many seeds would find with a probability of 80 %, at their spread.
 
-    (t_{(1 + level)/2} + t_{power})·s/√n, infinite for a single seed.
+    (t_{.975} + t_{.8})·s/√n, infinite for a single seed.
     """
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2:
         return float("inf")
-    quantiles = stats.t.ppf((1 + level) / 2, len(values) - 1) + stats.t.ppf(power, len(values) - 1)
+    quantiles = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) + stats.t.ppf(POWER, len(values) - 1)
     return float(quantiles * values.std(ddof=1) / np.sqrt(len(values)))

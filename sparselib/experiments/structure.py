@@ -166,8 +166,8 @@ class StructureAndCost(Figure):
         The sizes are tested from the largest to the smallest, until one fails: so none is chosen among several.
         """
         found = compare(self.primary(), rows, delta=delta)
-        single = select(rows, {"task": "ensemble", "metric": "macs", "members": self.members})
-        macs = single.groupby(["arm", "sparsity"])["value"].mean()
+        cost = select(rows, {"task": "ensemble", "metric": "macs", "members": self.members})
+        macs = cost.groupby(["arm", "sparsity"])["value"].mean()
         least, p, outcome, last = 1.0, 1.0, statistics.OPEN, None
         for at, share in sorted((macs["shrunk"] / macs["dense"].iloc[0]).items()):
             both = [f.contrast for f in found if f.label == f"sparsity {at:g}"]

@@ -54,12 +54,13 @@ def over_radius(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def masks(results: Iterable[Result]) -> pd.DataFrame:
-    """Return the measures of the dense networks and of those under a mask of the highest sparsity, for drawing.
+    """Return the measures of the dense networks and of those under a mask of the highest sparsity of their scale.
 
-    `network` names each; in the order: dense, learnt, controls.
+    For drawing: `network` names each; in the order: dense, learnt, controls.
     """
     table = headline(together(results))
-    table = table[table["sparsity"].isin([0, table["sparsity"].max()])]
+    highest = table.groupby("scale")["sparsity"].transform("max")
+    table = table[(table["sparsity"] == 0) | (table["sparsity"] == highest)]
     rank = table["learnt"].map({True: 1, False: 2}).where(table["arm"] != "dense", 0)
     table = table.assign(network=[words.network(line) for line in table.to_dict("records")], rank=rank)
     return table.sort_values("rank", kind="stable", ignore_index=True).drop(columns="rank")
@@ -186,7 +187,7 @@ def checked(run: Run, results: Iterable[Result]) -> None:
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
     """Show AUROC / AUPR / FPR95 / right or rejected in percent by kind of anomaly, folded away for each scale.
 
-    A line for each `index`.    `where` says which rows, as `DataFrame.query` reads it.
+    A line for each `index`. `where` says which rows, as `DataFrame.query` reads it.
     """
     found = select(rows(results).query(where), {"metric": tuple(words.METRICS)})
     for scale, own in found.groupby("scale", sort=False):

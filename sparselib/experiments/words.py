@@ -33,8 +33,9 @@ STATES = {  # said where not the usual
 }  # fmt: skip
 PARTNERS = {"unpruned": "left unpruned", "dense": "dense"}  # of what is pruned
 ENDPOINTS = {  # what is compared, and in which number
-    "width": "{own} minus {other}: accuracy under attack, over all radii",
-    "size": "wide and pruned minus narrow, as many weights in both: accuracy under attack, over all radii",
+    "width": "{own} minus {other}: accuracy under the strongest attack, over all radii",
+    "size": "wide and pruned minus narrow, as many weights in both: accuracy under the strongest attack, over all "
+    "radii",
     "outliers": "{own} minus {other}: AUROC of {detector} on near and far outliers",
     "anomalies": "{own} minus {other}: anomalies right or rejected, by {detector}",
     "masks": "{own} minus whole network: attacked images right or rejected, by {detector}",

@@ -222,6 +222,9 @@ def test_several_values_for_a_seed_are_refused():
     twice = [rows("unpruned", clean=0.9, width=width) for width in (4, 8)]
     with pytest.raises(ValueError, match="several values of clean for a seed"):
         _one("clean", *twice, rows("dense", clean=0.9, width=8))
+    twice = [rows("dense", clean=0.9, width=width) for width in (4, 8)]
+    with pytest.raises(ValueError, match="the control has several values of a measure for a seed"):
+        _one("clean", rows("unpruned", clean=0.9, width=8), *twice)
 
 
 def test_what_was_not_measured_of_both_is_not_compared():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparselib import data, pruning, training
+from sparselib import data, models, pruning, seeds, training
 from sparselib.detection import detectors, metrics
 from sparselib.experiments import fields, measurements
 from sparselib.experiments.measurements import (
@@ -21,8 +21,8 @@ from sparselib.experiments.networks import Masked, Pruned, Refitted, Scratch, Sh
 from sparselib.experiments.samples import Data, inliers, outliers, some
 from sparselib.experiments.sparsity import weights
 from sparselib.models import batch_norms
-from sparselib.pruning import masks
-from sparselib.robustness import attacks, ensembles, shifts
+from sparselib.pruning import costs, masks, schedules, subnetworks
+from sparselib.robustness import attacks, certify, ensembles, objectives, shifts
 
 DATA = Data(name="digits", held_out=("8", "9"), train_limit=300, test_limit=120)
 
@@ -60,6 +60,80 @@ def test_networks_say_how_well_they_do_and_how_large_they_are(load):
     values = _values(load.rows(sparse))
     assert values["achieved"] == pytest.approx(0.75, abs=1e-3)
     assert values["weights"] == round(0.25 * weights(step))
+
+
+HOW = {"batch_size": 32, "weight_decay": 0.01}  # of training, another than the usual
+UNUSUAL = _trained(seed=3, epochs=2, **HOW)
+HOW |= {"seed": 3, "progress": False}
+
+
+def _same(step, load, expected):
+    """Whether the network of a step is this one, bit for bit."""
+    found, expected = step.compute(load)[1].state_dict(), expected.state_dict()
+    return found.keys() == expected.keys() and all(torch.equal(t, expected[name]) for name, t in found.items())
+
+
+def test_a_trained_network_is_its_fields_written_down(load):
+    changed = {"adversarial": 0.05, "noise": 0.2, "augment": "crop", "lr": 1e-2, "label_noise": 0.3}
+    step = UNUSUAL.model_copy(update=changed)
+    x = inliers(DATA, "train").x
+    shape = {"in_channels": 1, "num_classes": 8, "image_size": 8, "width": 6}
+    net = models.build("convnet", **shape, mean=x.mean().item(), std=x.std().item(), seed=3)
+    options = {"adversarial": objectives.Adversarial(0.05), "noise": 0.2, "augment": "crop", "lr": 1e-2}
+    training.fit(net, step.samples(), epochs=2, **options, **HOW)
+    assert _same(step, load, net)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_pruned_network_is_its_fields_written_down(load, structured):
+    dense = UNUSUAL.model_copy(update={"lr": 1e-2, "label_noise": 0.3})
+    cut = {"structured": structured, "scope": "layer", "rounds": 2}
+    after, before = (
+        Pruned(dense=dense, criterion="snip", sparsity=0.6, when=when, epochs=3, lr=4e-4, **cut)
+        for when in ("after", "before")
+    )
+    expected = schedules.finetuned(load(dense), dense.samples(), "snip", 0.6, epochs=3, lr=4e-4, **cut, **HOW)
+    assert _same(after, load, expected)
+    phases = {"when": "before", "epochs": 2, "finetune_epochs": 3, "lr": 1e-2}
+    assert _same(
+        before, load, schedules.train_sparse(dense.initial(), dense.samples(), "snip", 0.6, **phases, **cut, **HOW)
+    )
+
+
+def test_a_network_from_scratch_trains_as_long_as_the_shrunk_one_did(load):
+    dense = UNUSUAL.model_copy(update={"lr": 1e-2, "label_noise": 0.3})
+    units = Pruned(dense=dense, criterion="magnitude", sparsity=0.6, structured=True, epochs=3)
+    step = Scratch(shrunk=Shrunk(pruned=units))
+    net = masks.bare(load(step.shrunk))
+    with seeds.isolated(3, "scratch"):
+        for module in net.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    training.fit(net, dense.samples(), epochs=2 + 3, lr=1e-2, **HOW)
+    assert _same(step, load, net)
+
+
+@pytest.mark.parametrize("options", [
+    {"objective": "adversarial", "eps": 0.03}, {"objective": "shift", "noise": 0.3}, {"scope": "global"},
+    {"objective": "outlier", "outliers": "permuted"}, {"init": "edge-popup", "batch_norm": "restated"},
+], ids=lambda options: next(iter(options.values())))  # fmt: skip
+def test_a_mask_is_its_fields_written_down(load, options):
+    """Outliers are drawn by the network's seed, from the training half of their kind."""
+    train, how = inliers(DATA, "train"), {"batch_size": 32, "seed": 3, "progress": False}
+    said = {**options, "epochs": 2, "lr": 0.05}
+    step = Masked(dense=UNUSUAL, sparsity=0.5, **said)
+    if "outliers" in options:
+        said["outliers"] = data.outliers("permuted", train, seed=3, split="train")
+    expected = subnetworks.search(load(UNUSUAL), train, 0.5, **said, **how)
+    assert _same(step, load, expected)
+    first = subnetworks.search(load(UNUSUAL), train, 0.5, **{**said, "epochs": 0}, **how)
+    assert not _same(step, load, first), "something was learnt, or the test tells nothing"
+
+
+def test_refitting_is_its_fields_written_down(load):
+    said, train = {"objective": "adversarial", "eps": 0.03, "epochs": 2, "lr": 0.02}, inliers(DATA, "train")
+    expected = subnetworks.fit_batch_norm(load(UNUSUAL), train, **said, batch_size=32, seed=3, progress=False)
+    assert _same(Refitted(dense=UNUSUAL, **said), load, expected) and not _same(UNUSUAL, load, expected)
 
 
 def test_training_differs_as_asked():
@@ -183,6 +257,23 @@ def test_an_attack_that_knows_the_detector_is_no_weaker(load):
     assert blind["ror"] == blind["ror_plain"] == pytest.approx(stands.item())
 
 
+def test_an_attack_that_knows_the_detector_is_its_fields_written_down(load):
+    step, few = _trained(seed=3), some(DATA, 60)
+    detector = detectors.build("mahalanobis").fit(load(step), inliers(DATA, "train"))
+    limit = metrics.threshold(detector.score(inliers(DATA, "test").x), 0.05)
+    usual = {"steps": 8, "step_size": 0.25 * 0.1, "seed": 3}
+    evading = {**usual, "weights": (0.3, 2.0), "early_stop": True}
+    attacked = {
+        "ror": attacks.adaptive(load(step), few.x, few.y, 0.1, detector.differentiable, limit, **evading),
+        "ror_plain": attacks.pgd(load(step), few.x, few.y, 0.1, loss="margin", **usual),
+    }
+    said = {"detector": "mahalanobis", "eps": 0.1, "steps": 8, "weights": (0.3, 2.0), "limit": 60}
+    values = _values(Evaded(model=step, **said).compute(load)[0])
+    for name, x in attacked.items():
+        stands = (training.logits(load(step), x).argmax(1) == few.y) | (detector.score(x) > limit)
+        assert values[name] == pytest.approx(stands.double().mean().item()), name
+
+
 def test_what_pgd_leaves_is_attacked_towards_every_class(load):
     step, test, limit = _trained(), some(DATA, 60), {"eps": 0.12, "limit": 60, "steps": 5, "restarts": 1}
     usual = _values(Attacked(model=step, attack="pgd", **limit).compute(load)[0])
@@ -235,8 +326,10 @@ def test_shifts_and_detection_equal_what_the_library_says(load):
             steps = Detection(model=step, detector=name, options=options, anomaly=anomaly)
             said = " ".join([name, *(f"{k}:{v}" for k, v in options)])
             assert fields.detector(said) == (name, options)
-            value = _values(steps.compute(load)[0])["auroc"]
-            assert value == pytest.approx(metrics.auroc(detector.score(test.x), detector.score(x)), abs=1e-9)
+            values, scores = _values(steps.compute(load)[0]), (detector.score(test.x), detector.score(x))
+            assert values["auroc"] == pytest.approx(metrics.auroc(*scores), abs=1e-9)
+            assert values["aupr_ood"] == pytest.approx(metrics.aupr(*scores, positive="ood"), abs=1e-9)
+            assert values["fpr95_ood"] == pytest.approx(metrics.fpr_at_95_tpr(*scores, positive="ood"), abs=1e-9)
             assert (steps.columns()["detector"], steps.columns()["family"]) == (said, family)
 
 
@@ -262,13 +355,26 @@ def test_an_ensemble_of_one_is_the_network_and_costs_add_up(load):
     outside = outliers(DATA, "textures").x
     expected = metrics.auroc(net.disagreement(test.x), net.disagreement(outside))
     assert two["disagreement", "textures", "far", "auroc"] == pytest.approx(expected, abs=1e-9)
+    sure = [net(x).softmax(1).amax(1).detach() for x in (test.x, outside)]
+    assert two["msp", "textures", "far", "auroc"] == pytest.approx(metrics.auroc(-sure[0], -sure[1]), abs=1e-9)
+    how = {"steps": measurements.STEPS, "step_size": 0.25 * 0.05, "seed": 0}
+    attacked = attacks.pgd(net, test.x, test.y, 0.05, loss="both", early_stop=True, **how)
+    withstood = (training.logits(net, attacked).argmax(1) == test.y).double().mean().item()
+    assert two["pgd", "linf", 0.05, "accuracy"] == pytest.approx(withstood) and withstood < two["accuracy"]
+    assert two["peak_bytes"] == one["peak_bytes"], "one member after the other"
 
 
 def test_certificates_and_times(load):
-    step = _trained()
-    values = _values(Certified(model=step, sigma=0.1, radius=0.05, n=50, limit=16).compute(load)[0])
-    certified, right = (values[m] for m in ("certified", "accuracy"))
-    assert 0 <= certified <= right <= 1 and values["time"] > 0
+    step, few = _trained(seed=3), some(DATA, 16)
+    said = {"sigma": 0.2, "n": 150}
+    predicted, radius = certify.certify(load(step), few.x, **said, n0=100, seed=3)
+    right, middle = predicted == few.y, float(radius[predicted == few.y].median())
+    values = _values(Certified(model=step, radius=middle, limit=16, **said).compute(load)[0])
+    certified = (right & (radius >= middle)).double().mean().item()
+    assert values["accuracy"] == pytest.approx(right.double().mean().item()) and values["accuracy"] > certified
+    assert values["certified"] == pytest.approx(certified) > 0
+    assert values["abstained"] == pytest.approx((predicted == -1).double().mean().item())
+    assert values["macs"] == (100 + 150) * costs.cost(load(step), few.x[:1], repeats=1).macs and values["time"] > 0
     assert _values(Scored(model=step, detector="msp", repeats=1).compute(load)[0])["time"] > 0
 
 

@@ -71,7 +71,8 @@ def test_the_answer_is_every_endpoint_with_its_interval_and_outcome():
     _, low, high = statistics.interval(2 + 50 * WOBBLE)
     told = f"**better by less than 7**, +2.0 [{low:.1f}, {high:.1f}] (digits, 5 seeds)."
     question = (
-        "Pruned after training by magnitude (sparsity 0.8) minus left unpruned: accuracy under attack, over all radii"
+        "Pruned after training by magnitude (sparsity 0.8) minus left unpruned: accuracy under the strongest "
+        "attack, over all radii"
     )
     assert text.startswith('<details class="answer" open>') and f"- {question}: {told}" in text
     tables.answer(run, [result, _mnist()])
@@ -146,7 +147,10 @@ def test_endpoints_can_be_drawn():
     assert set(table["outcome"]) <= set(statistics.OUTCOMES) and len(table) == 3
     drawing = plots.forest(table)
     told = "pruned after training by magnitude (sparsity 0.8) minus left unpruned"
-    assert f"C1a: {told}: accuracy under attack, over all radii, digits: +2.0, better by less than 7" in drawing.alt
+    assert (
+        f"C1a: {told}: accuracy under the strongest attack, over all radii, digits: +2.0, better by less than 7"
+        in drawing.alt
+    )
 
 
 # Captions
@@ -271,6 +275,24 @@ def test_masks_are_named_in_order():
     }
     assert set(names[3:]) == {"random mask, batch-norm restated", words.ARMS["scales"]}
     assert set(shown["sparsity"]) == {0.0, 0.9}
+
+
+def test_masks_of_the_highest_sparsity_are_those_of_their_scale():
+    plain = {"base": "trained", "batch_norm": "frozen"}
+    made = [
+        Result(
+            page(3, mask_sparsities=[at]).model_copy(update={"profile": scale}),
+            together(
+                rows("dense", 0.0, 0.9, learnt=False, **plain), rows("adversarial", at, 0.8, learnt=True, **plain)
+            ),
+            live=scale == "digits",
+        )
+        for scale, at in (("digits", 0.3), ("mnist", 0.9))
+    ]
+    shown = tables.masks(made)
+    assert {scale: set(own["sparsity"]) for scale, own in shown.groupby("scale")} == {
+        "digits": {0.0, 0.3}, "mnist": {0.0, 0.9},
+    }  # fmt: skip
 
 
 def test_lines_of_cost_begin_at_the_dense_network():
