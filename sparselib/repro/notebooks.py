@@ -147,6 +147,8 @@ def why_stale(parameters: Parameters, path: Path) -> str | None:
         changed.append("its steps changed")
     if old.get("published", {}) != new["published"]:
         changed.append("published results changed")
+    if project.from_nothing() and new["steps"] and not metadata.get("sparselib-run", {}).get("from nothing"):
+        changed.append("rows of results/ may be in it")
     return "; ".join(changed) or None
 
 
@@ -188,7 +190,7 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
             checkpoints.write_atomic(failed, text.encode())
     notebook.metadata["sparselib"] = before
     origin = {"commit": project.commit(), "machine": project.machine(), "versions": project.versions()}
-    notebook.metadata["sparselib-run"] = origin
+    notebook.metadata["sparselib-run"] = {**origin, "from nothing": project.from_nothing()}
     for volatile in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(volatile, None)
     notebook.metadata[SEAL] = ""
