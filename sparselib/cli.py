@@ -292,8 +292,8 @@ def _parameters(profile, figures, sets):
     path = experiments.Page.profiles / f"{profile}.yml"
     if profile in experiments.PROFILES:
         typed.check_profile(path, experiments.PROFILES[profile], experiments.PAGES.values())
-    chosen = [typed.find(experiments.PAGES, name) for name in figures or ()] or list(experiments.PAGES.values())
-    return typed.resolve_all(chosen, profile, _assignments(sets))
+    asked = dict.fromkeys(typed.find(experiments.PAGES, name) for name in figures or ())
+    return typed.resolve_all(asked or experiments.PAGES.values(), profile, _assignments(sets))
 
 
 def _check_own(notebook, page):

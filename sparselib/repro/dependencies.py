@@ -268,7 +268,12 @@ def of_script(text: str, apart: frozenset[str] = frozenset()) -> dict[str, str]:
 
 def digest(symbols: dict[str, str]) -> str:
     """Return one digest for a dict of them; in which module a definition stands does not count."""
-    placeless = sorted((label.rpartition(".")[2], text) for label, text in symbols.items())
+    return _digest(frozenset(symbols.items()))
+
+
+@cache  # thousands of steps have the same code
+def _digest(symbols):
+    placeless = sorted((label.rpartition(".")[2], text) for label, text in symbols)
     return hashlib.sha256(repr(placeless).encode()).hexdigest()[:16]
 
 

@@ -128,11 +128,11 @@ def why_stale(parameters: Parameters, path: Path) -> str | None:
     """Return why the executed notebook at `path` must run again, or None when it is fresh."""
     try:
         content = checkpoints.read_bytes(path)
-        metadata = nbformat.reads(content.decode(), as_version=4).metadata
+        metadata = json.loads(content)["metadata"]
         old, seal = metadata["sparselib"], metadata[SEAL]
     except FileNotFoundError:
         return "never run"
-    except Exception as error:  # nbformat raises many kinds on a damaged file
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         return f"cannot be read ({type(error).__name__})"
     if content != _sealed(content.replace(_seal(seal), _seal(""))):
         return "not as it was run"
@@ -147,6 +147,8 @@ def why_stale(parameters: Parameters, path: Path) -> str | None:
         changed.append("its steps changed")
     if old.get("published", {}) != new["published"]:
         changed.append("published results changed")
+    if project.from_nothing() and new["steps"] and not metadata.get("sparselib-run", {}).get("from nothing"):
+        changed.append("rows of results/ may be in it")
     return "; ".join(changed) or None
 
 
@@ -188,7 +190,7 @@ def execute(parameters: Parameters, out: Path, *, book: bool = True) -> nbformat
             checkpoints.write_atomic(failed, text.encode())
     notebook.metadata["sparselib"] = before
     origin = {"commit": project.commit(), "machine": project.machine(), "versions": project.versions()}
-    notebook.metadata["sparselib-run"] = origin
+    notebook.metadata["sparselib-run"] = {**origin, "from nothing": project.from_nothing()}
     for volatile in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(volatile, None)
     notebook.metadata[SEAL] = ""

@@ -127,7 +127,7 @@ class Store:
         try:
             found = json.loads(checkpoints.read_bytes(self.folder / "code" / f"{digest}.json"))
             return found if dependencies.digest(found) == digest else None
-        except (OSError, ValueError, AttributeError, RecursionError):
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             return None
 
     @contextmanager

@@ -164,3 +164,21 @@ def test_an_executed_notebook_is_as_it_was_run(tmp_path, monkeypatch):
         assert notebooks.why_stale(None, path).startswith("cannot be read")
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         path.touch()
+
+
+def test_from_nothing_runs_again_what_may_hold_published_rows(tmp_path, monkeypatch):
+    parts = {"template": "t", "parameters": {}, "code": {}, "steps": ["a"], "versions": {}, "published": {}}
+    monkeypatch.setattr(notebooks, "parts", lambda _: parts)
+    path = tmp_path / "x.ipynb"
+
+    def why(wanted, ran):
+        notebook = nbformat.v4.new_notebook()
+        notebook.metadata.update({"sparselib": parts, "sparselib-run": {"from nothing": ran}, notebooks.SEAL: ""})
+        path.write_bytes(notebooks._sealed(nbformat.writes(notebook).encode()))
+        monkeypatch.setenv("SPARSELIB_FROM_NOTHING", "1" if wanted else "")
+        return notebooks.why_stale(None, path)
+
+    assert why(wanted=True, ran=False) == "rows of results/ may be in it"
+    assert why(wanted=True, ran=True) is why(wanted=False, ran=False) is why(wanted=False, ran=True) is None
+    parts["steps"] = []
+    assert why(wanted=True, ran=False) is None, "it has none"

@@ -213,7 +213,7 @@ def _status(pages, fresh=()):
     store, live, stored, machines = Store(project.store_folder()), [], [], {}
     get = cache(store.get)  # the verdict has the steps of all others
     for name, model in pages.items():
-        metadata = notebooks.read(executed(name)).metadata
+        metadata = json.loads(checkpoints.read_bytes(executed(name)))["metadata"]
         p = typed.resolve(model, metadata["sparselib"]["parameters"])
         origin = metadata.get("sparselib-run", {})
         machines.setdefault(_machine(origin), []).append(f"`{name}`")
