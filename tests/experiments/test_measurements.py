@@ -372,7 +372,7 @@ def test_certificates_and_times(load):
     values = _values(Certified(model=step, radius=middle, limit=16, **said).compute(load)[0])
     certified = (right & (radius >= middle)).double().mean().item()
     assert values["accuracy"] == pytest.approx(right.double().mean().item()) and values["accuracy"] > certified
-    assert values["certified"] == pytest.approx(certified) > 0
+    assert values["certified"] == pytest.approx(certified) and certified > 0
     assert values["abstained"] == pytest.approx((predicted == -1).double().mean().item())
     assert values["macs"] == (100 + 150) * costs.cost(load(step), few.x[:1], repeats=1).macs and values["time"] > 0
     assert _values(Scored(model=step, detector="msp", repeats=1).compute(load)[0])["time"] > 0
