@@ -39,7 +39,7 @@ ENDPOINTS = {  # what is compared, and in which number
     "outliers": "{own} minus {other}: AUROC of {detector} on near and far outliers",
     "anomalies": "{own} minus {other}: anomalies right or rejected, by {detector}",
     "masks": "{own} minus whole network: attacked images right or rejected, by {detector}",
-    "cost": "ensemble of {members} shrunk networks: least cost at which neither accuracy nor near AUROC is {delta:g} "
+    "cost": "ensemble of shrunk networks: least cost at which neither accuracy nor near AUROC is {delta:g} "
     "points below the dense ensemble's",
     "detectors": "{own} minus {other}: AUROC on near outliers, {arm} networks",
 }  # fmt: skip

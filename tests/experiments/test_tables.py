@@ -135,7 +135,7 @@ def test_verdicts_and_power_tell_every_endpoint():
     assert (
         first.startswith("- **C1a**. ") and "7**, +2.0" in first and "; **equal**, +0.1" in first and "(MNIST)" in first
     )
-    assert last.startswith("- **C3**. Ensemble of 5 shrunk networks: least cost") and "**better**, 40 %" in last
+    assert last.startswith("- **C3**. Ensemble of shrunk networks: least cost") and "**better**, 40 %" in last
     assert not run.explorers, "areas and shares of cost have a δ that does not move"
     tables.power(run, found)
     assert [text.split(",")[0] for text in run.said] == ["*digits*", "*MNIST*"]
