@@ -185,8 +185,8 @@ class StructureAndCost(Figure):
             least, outcome, last = float(share), statistics.BETTER, closer
         if last is None:
             return []
-        share, of = f"{100 * least:.0f} % of the multiplications", f"{self.members} networks each"
-        number = f"{share} ({of}; the difference closer to a loss: {last})"
-        told = words.ENDPOINTS["cost"].format(delta=delta)
+        question = words.ENDPOINTS["cost"].format(delta=delta)
+        told = f"{self.members} networks each; the difference closer to a loss: {last}"
+        number = f"{100 * least:.0f} % of the multiplications ({told})"
         power = statistics.detectable(last.differences)
-        return [Endpoint("C3", told, number, outcome, p, power, last.differences, delta, moves=False)]
+        return [Endpoint("C3", question, number, outcome, p, power, last.differences, delta, moves=False)]

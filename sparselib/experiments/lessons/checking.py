@@ -120,9 +120,8 @@ def _same(right, given, tolerance):
     if one.dtype == bool:
         return bool((one == other).all())
     one, other = one.astype(float), other.astype(float)
-    scale = np.maximum(1.0, np.where(np.isfinite(one), np.abs(one), 0.0))
-    with np.errstate(invalid="ignore"):  # inf − inf
-        return bool(((one == other) | (np.abs(one - other) <= tolerance * scale)).all())
+    near = np.isclose(other, one, rtol=0, atol=tolerance) | np.isclose(other, one, rtol=tolerance, atol=0)
+    return bool(near.all())
 
 
 def _told(case):
