@@ -55,7 +55,8 @@ def fpr_at_95_tpr(id_scores: Scores, ood_scores: Scores, positive: str = "ood") 
     """Return the false positive rate in [0, 1] at the first threshold where at least 95 % of positives are caught.
 
     positive="ood" (OpenOOD, pytorch-ood): how many ID inputs are flagged when 95 % of the anomalies are.
-    positive="id" (Hendrycks 2017, ODIN): how many anomalies pass when 95 % of the ID inputs do.
+    positive="id" (Liang et al. 2018, https://arxiv.org/abs/1706.02690): how many anomalies pass when 95 % of the ID
+    inputs do.
     The two differ widely on the same scores: always say which.
     """
     fpr, tpr, _ = roc_curve(*_binary(id_scores, ood_scores, positive), drop_intermediate=False)

@@ -2,8 +2,8 @@
 
 FGSM: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572. PGD: Madry et al. 2018, https://arxiv.org/abs/1706.06083.
 Towards every class: Gowal et al. 2019, https://arxiv.org/abs/1910.09338. AutoAttack: Croce & Hein 2020,
-https://arxiv.org/abs/2003.01690. Adaptive: Carlini & Wagner 2017,
-https://arxiv.org/abs/1705.07263. `sanity` tells whether to believe them.
+https://arxiv.org/abs/2003.01690. The margin as a loss: Carlini & Wagner 2017, https://arxiv.org/abs/1608.04644.
+Adaptive: Carlini & Wagner 2017, https://arxiv.org/abs/1705.07263. `sanity` tells whether to believe them.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def pgd(
         steps: gradient steps, at least 1. step_size: default 2.5·eps/steps (Madry), enough to cross the ball.
         restarts: independent runs.
         random_start: start uniformly inside the ball instead of at x.
-        loss: "ce", the cross-entropy, or "margin" (Carlini & Wagner 2017); see `losses`. "both": each run once up
+        loss: "ce", the cross-entropy, or "margin", f₆ of Carlini & Wagner; see `losses`. "both": each run once up
             either, from the same start, and the points compared by their margin.
         early_stop: keep the first adversarial point of each input, the start included, instead of climbing on to a
             higher loss; the steps and restarts left go to the rest only. Enough to measure accuracy; the points are
