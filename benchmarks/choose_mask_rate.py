@@ -1,8 +1,8 @@
 """Choose the learning rate at which masks are searched for in figure 3. Written before it was run.
 
-    python benchmarks/choose_mask_rate.py [--seeds 5] [--out results/digits/mask_rate_choice.csv]
+    python benchmarks/choose_mask_rate.py digits [--seeds 5] [--out results/digits/mask_rate_choice.csv]
 
-Data: the training split of the profile digits only; no test image is looked at, and no anomaly but the synthetic
+Data: the training split of the profile only; no test image is looked at, and no anomaly but the synthetic
 outliers that one objective learns from. Networks: the dense ones of figure 3, from seeds that no figure uses (200,
 201, …), trained on 80 % of that split. Their masks, with frozen statistics, are searched for on the same 80 % with
 everything as in the figure but for the rate; the other 20 %, on which no weight or mask was fitted, judge them.
@@ -24,7 +24,8 @@ from sparselib.models import evaluating
 from sparselib.pruning import subnetworks
 from sparselib.repro import parameters
 
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = {"digits": (1e-3, 3e-3, 1e-2, 3e-2), "cifar10": (1e-4, 3e-4, 1e-3, 3e-3)}
+OBJECTIVES = {"digits": ("adversarial", "clean", "shift", "outlier"), "cifar10": ("clean",)}  # of cifar10, one: time
 
 
 def measure(p, seed):
@@ -34,12 +35,13 @@ def measure(p, seed):
     dense = step.initial()
     training.fit(dense, train, epochs=step.epochs, lr=step.lr, seed=seed, **step.options())
     outliers, unseen = (data.outliers(p.outliers, part, seed=seed, split="train") for part in (train, judge))
-    for objective in p.objectives:
+    for objective in OBJECTIVES[p.profile]:
         own_loss = subnetworks.objective_of(objective, unseen, (), p.eps, p.noise)  # a search descends it
-        for rate in RATES:
+        for rate in RATES[p.profile]:
             found = subnetworks.search(
                 dense, train, max(p.mask_sparsities), objective=objective, outliers=outliers, eps=p.eps, noise=p.noise,
-                epochs=p.mask_epochs, batch_size=p.batch_size, lr=rate, seed=seed, progress=False,
+                epochs=p.mask_epochs, batch_size=p.batch_size, lr=rate, precision=p.precision, seed=seed,
+                progress=False,
             )  # fmt: skip
             with evaluating(found):
                 loss, _ = own_loss(found, judge.x, judge.y, seed=seed)
@@ -48,11 +50,12 @@ def measure(p, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", choices=sorted(RATES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the means over seeds there (CSV)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    p = parameters.resolve(Subnetworks, {"profile": "digits"})
+    p = parameters.resolve(Subnetworks, {"profile": arguments.profile, "mask_eps": 1.0})
     rows = []
     for seed in range(200, 200 + arguments.seeds):
         rows += [(seed, *row) for row in measure(p, seed)]
