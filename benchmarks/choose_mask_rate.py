@@ -40,7 +40,7 @@ def measure(p, seed):
         for rate in RATES[p.profile]:
             found = subnetworks.search(
                 dense, train, max(p.mask_sparsities), objective=objective, outliers=outliers, eps=p.eps, noise=p.noise,
-                epochs=p.mask_epochs, batch_size=p.batch_size, lr=rate, precision=p.precision, seed=seed,
+                epochs=p.mask_epochs, batch_size=p.batch_size, lr=rate, precision=step.precision, seed=seed,
                 progress=False,
             )  # fmt: skip
             with evaluating(found):

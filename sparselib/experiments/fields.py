@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import yaml
 from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
+from torch import nn
 
 from sparselib import checks, data, models, training
 from sparselib.detection import detectors
@@ -302,6 +303,16 @@ class Page(Parameters):
         """Return how PGD runs on the pages that have its parameters."""
         given = dict(self)
         return {"steps": given["attack_steps"], "restarts": given["attack_restarts"]}
+
+
+def untrained(trained: Trained) -> nn.Module:
+    """Return the network of a Trained before training, one for all seeds: for its layers and sizes, not its weights."""
+    return _initial(trained.model_copy(update={"seed": 0, "data": trained.data.model_copy(update={"seed": 0})}))
+
+
+@cache
+def _initial(trained):
+    return trained.initial()
 
 
 def _accuracy(p, role, net):

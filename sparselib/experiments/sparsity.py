@@ -1,6 +1,5 @@
 """Claim C1, figures 1 and 2: one grid of networks, dense and sparse; under attack and shifts, and as detectors."""
 
-from functools import cache
 from itertools import product
 from typing import Annotated, ClassVar
 
@@ -16,10 +15,9 @@ from sparselib.pruning import masks
 CONTROLS = ("dense", "unpruned", "fewer epochs", "weight decay", "narrow")
 
 
-@cache
 def weights(trained):
     """Return how many prunable weights the dense network of a `Trained` has."""
-    return sum(layer.weight.numel() for layer in masks.prunable(trained.initial()).values())
+    return sum(layer.weight.numel() for layer in masks.prunable(fields.untrained(trained)).values())
 
 
 def networks(p, seed):

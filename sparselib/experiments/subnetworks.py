@@ -100,7 +100,7 @@ class Subnetworks(Figure):
 
     def refitted(self, dense):
         """Yield the control whose batch-norm is learnt as a mask would be, where there is batch-norm."""
-        if any(layer.affine for layer in models.batch_norms(dense.initial())):
+        if any(layer.affine for layer in models.batch_norms(fields.untrained(dense))):
             own = {"objective": "adversarial", "eps": self.mask_eps}
             yield Refitted(dense=dense, **own, epochs=self.mask_epochs, lr=self.mask_lr)
 

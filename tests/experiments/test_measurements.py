@@ -383,3 +383,10 @@ def test_the_name_of_a_detector_is_the_text_that_asks_for_it():
         name, options = fields.detector(text)
         step = Detection(model=_trained(), detector=name, options=options, anomaly="textures")
         assert step.columns()["detector"] == text
+
+
+def test_an_untrained_network_is_made_once_for_all_seeds():
+    net = fields.untrained(_trained())
+    assert fields.untrained(_trained(seed=3, data=DATA.model_copy(update={"seed": 3}))) is net
+    assert fields.untrained(_trained(width=5)) is not net
+    assert [w.shape for w in net.parameters()] == [w.shape for w in _trained(seed=3).initial().parameters()]
