@@ -171,6 +171,11 @@ class Endpoint:
         said = statistics.told(self.outcome, self.small, self.delta)
         return f"{said} after correction" if self.undone else said
 
+    @property
+    def alone(self) -> str:
+        """The outcome in words where the endpoints of other claims are not at hand, so that nothing is corrected."""
+        return f"{self.told} on its own" if self.outcome in (statistics.BETTER, statistics.WORSE) else self.told
+
 
 def endpoint(finding: Finding) -> Endpoint:
     """Return a primary finding as an Endpoint."""

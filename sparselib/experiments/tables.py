@@ -241,10 +241,11 @@ def answer(run: Run, results: Iterable[Result]) -> None:
     for result in results:
         for found in endpoints(result.parameters, result.rows):
             where = f"{words.scale(result.profile)}, {seeds(result)}"
-            told.setdefault(_sentence(found.question), []).append(f"**{found.told}**, {found.number} ({where})")
+            told.setdefault(_sentence(found.question), []).append(f"**{found.alone}**, {found.number} ({where})")
     lines = [f"- {question}: {'; '.join(outcomes)}." for question, outcomes in told.items()]
-    how = """Differences in points over seeds with intervals at the level of 95 %; what the outcomes mean and how \
-they are corrected for the number of endpoints: {doc}`/notebooks/06_verdict`."""
+    how = """Differences in points over seeds with intervals at the level of 95 %. What is better or worse on its own \
+can become open when it is corrected for the number of endpoints: {doc}`/notebooks/06_verdict`, where the outcomes \
+are explained."""
     body = "\n".join([*(lines or ["- Nothing can be compared."]), "", how])
     run.lead(f'<details class="answer" open><summary>Answer</summary>\n\n{body}\n\n</details>')
 

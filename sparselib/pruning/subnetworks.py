@@ -37,7 +37,8 @@ def search(
     Args:
         model: trained (or not: a control), without masks; left untouched.
         train: Samples. A fifth is held back; of all epochs' masks, the first included, those with the lowest held-back
-            loss are returned.
+            loss are returned. That fifth passes in one batch: of 50,000 images of 32×32, ten GB for a ResNet-18 of
+            width 16.
         sparsity: in [0, 1), the fraction of all prunable weights removed.
         objective: "clean" (cross-entropy), "adversarial" (TRADES in L∞ at radius `eps`), "shift" (noise of deviation
             `noise` on half of the pixels), or "outlier" (outlier exposure on `outliers`, Samples of another kind).

@@ -69,7 +69,7 @@ def test_the_answer_is_every_endpoint_with_its_interval_and_outcome():
     tables.answer(run, [result])
     (text,) = run.leads
     _, low, high = statistics.interval(2 + 50 * WOBBLE)
-    told = f"**better by less than 7**, +2.0 [{low:.1f}, {high:.1f}] (digits, 5 seeds)."
+    told = f"**better by less than 7 on its own**, +2.0 [{low:.1f}, {high:.1f}] (digits, 5 seeds)."
     question = (
         "Pruned after training by magnitude (sparsity 0.8) minus left unpruned: accuracy under the strongest "
         "attack, over all radii"

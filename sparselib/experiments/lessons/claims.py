@@ -16,7 +16,7 @@ MOST = 200  # seeds, beyond which nobody waits
 
 def takeaway(run: Run, results: Iterable[Result], remember: str) -> None:
     """Show the box that ends a page: the outcome of each endpoint, then Markdown that needs no numbers."""
-    lines = [f"- {words.scale(r.profile)}, {e.question}: **{e.told}**." for r in results for e in _ends(r)]
+    lines = [f"- {words.scale(r.profile)}, {e.question}: **{e.alone}**." for r in results for e in _ends(r)]
     told = "\n".join([*(lines or ["- Nothing can be compared."]), "", remember])
     run.say(f"````{{admonition}} To remember\n:class: takeaway\n\n{told}\n````")
 
