@@ -12,12 +12,12 @@ import yaml
 from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
 from torch import nn
 
-from sparselib import checks, data, models, training
+from sparselib import checkpoints, checks, data, models, training
 from sparselib.detection import detectors
 from sparselib.experiments.measurements import Detection
 from sparselib.experiments.networks import NetworkStep, Pruned, Trained
 from sparselib.experiments.samples import Data, family, strength
-from sparselib.outside import read_yaml, short
+from sparselib.outside import problem, read_yaml, short
 from sparselib.pruning import criteria, schedules, subnetworks
 from sparselib.repro import project
 from sparselib.repro.parameters import Parameters
@@ -159,10 +159,11 @@ def choices(profile: str) -> dict[str, Any]:
     """Return {name: value} of what was chosen for a profile on held-back data. Raises ValueError where nothing was."""
     path = project.results_folder() / profile / "choices.csv"
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        lines = list(csv.reader(checkpoints.read_bytes(path).decode().splitlines()))
         table = {name: read_yaml(value) for name, value in lines[1:]}
     except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
-        raise ValueError(f"the choices of profile {profile!r} cannot be read ({error}): {_remedy(profile)}") from None
+        why = problem(error) if isinstance(error, yaml.YAMLError) else error
+        raise ValueError(f"the choices of profile {profile!r} cannot be read ({why}): {_remedy(profile)}") from None
     if table.get("profile") != profile:
         raise ValueError(f"{path.name} is of profile {table.get('profile')!r}, not {profile!r}: {_remedy(profile)}")
     return table

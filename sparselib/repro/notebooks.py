@@ -69,7 +69,7 @@ def _where(path, error):
     """Return in one line what is wrong with a file that should be JSON."""
     try:
         json.loads(checkpoints.read_bytes(path))
-    except (OSError, ValueError) as first:
+    except (OSError, ValueError, RecursionError) as first:
         error = first
     return " ".join(str(error).split())[:200]
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sparselib import checks
+from sparselib import checkpoints, checks
 from sparselib.outside import plain, problem, read_yaml, short
 from sparselib.repro.step import Step
 
@@ -108,7 +108,7 @@ def profiles(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob("*.yml"), key=lambda path: (path.stem != LIVE, path.stem)):
         try:
-            found[path.stem] = read_yaml(path.read_text(encoding="utf-8"))
+            found[path.stem] = read_yaml(checkpoints.read_bytes(path).decode())
         except (OSError, UnicodeError) as error:
             raise ParameterError(f"{path}: cannot be read: {error}") from None
         except yaml.YAMLError as error:

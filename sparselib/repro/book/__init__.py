@@ -120,7 +120,7 @@ def _why_not(wanted):
     try:
         mark = json.loads(checkpoints.read_bytes(_rendered()[0]))
         sources, before = mark["sources"], dict(mark["built"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "not built"
     now = _built()
     if differ := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
@@ -168,8 +168,8 @@ def _check_pages(html, pages):
 def _wanted(pages, fresh=()):
     """Return {path in the book's source: content}."""
     root = project.root()
-    wanted = {"_config.yml": (root / "_config.yml").read_bytes()}
-    wanted |= {name: (root / name).read_bytes() for name in BESIDE if (root / name).is_file()}
+    beside = ("_config.yml", *(name for name in BESIDE if (root / name).is_file()))
+    wanted = {name: checkpoints.read_bytes(root / name) for name in beside}
     for path in sorted((root / "book").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
             wanted[path.relative_to(root).as_posix()] = path.read_bytes()
