@@ -125,8 +125,17 @@ def _work_behind(tasks):
 
 
 def local(jobs, environment=None):
-    """Return a pool of so many processes, in which `environment` is set; for one, this process does the work."""
-    return Processes(jobs, environment) if jobs > 1 else Here()
+    """Return a pool of so many processes, in which `environment` is set; for one, this process does the work.
+
+    So it does, with a warning, where no process can be made: they need semaphores, and so a /dev/shm to write to.
+    """
+    if jobs > 1:
+        try:
+            return Processes(jobs, environment)
+        except OSError as error:
+            told = f"no worker processes can be made here ({error}): all is computed in one"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
+    return Here()
 
 
 class Here:

@@ -64,3 +64,15 @@ def test_time_left_is_reckoned_from_seconds_and_withheld_while_unknown(monkeypat
         bar.done([("number", "0")], 1.0)  # 10 s of work done; left: 9 + 7 × 1
         assert bar._bar.n == 10 and bar._bar.total == 26
         assert " 38%" in shown.getvalue().split("\r")[-1] and "2/10" in shown.getvalue()
+
+
+def test_where_no_process_can_be_made_this_one_does_the_work(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")  # no semaphores without /dev/shm
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", refuse)
+    with pytest.warns(
+        RuntimeWarning, match="no worker processes can be made here .*Read-only.*: all is computed in one"
+    ):
+        pool = workers.local(2)
+    assert [result for _, result in workers.carry_out(str, [_task("a"), _task("b", "a")], pool)] == ["a", "b"]
