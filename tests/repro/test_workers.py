@@ -71,8 +71,6 @@ def test_where_no_process_can_be_made_this_one_does_the_work(monkeypatch):
         raise OSError(30, "Read-only file system")  # no semaphores without /dev/shm
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", refuse)
-    with pytest.warns(
-        RuntimeWarning, match="no worker processes can be made here .*Read-only.*: all is"
-    ):
+    with pytest.warns(RuntimeWarning, match="no worker processes can be made here .*Read-only.*: all is"):
         pool = workers.local(2)
     assert [result for _, result in workers.carry_out(str, [_task("a"), _task("b", "a")], pool)] == ["a", "b"]
