@@ -2,13 +2,14 @@
 
     python benchmarks/choose_mask_rate.py digits [--seeds 5] [--out results/digits/mask_rate_choice.csv]
 
-Data: the training split of the profile only; no test image is looked at, and no anomaly but the synthetic
-outliers that one objective learns from. Networks: the dense ones of figure 3, from seeds that no figure uses (200,
-201, …), trained on 80 % of that split. Their masks, with frozen statistics, are searched for on the same 80 % with
-everything as in the figure but for the rate; the other 20 %, on which no weight or mask was fitted, judge them.
+Data: the training split of the profile only, and no anomaly but the synthetic outliers that one objective learns from.
+No test image of the same seed is looked at; of digits, where the seed splits the images, some are those of other seeds.
+Networks: the dense ones of figure 3, from seeds that no figure uses (200, 201, …), trained on 80 % of that split. Their
+masks, with frozen statistics, are searched for on the same 80 % with everything as in the figure but for the rate, at
+its highest sparsity; the other 20 %, on which no weight or mask was fitted, judge them.
 
-Rule: every objective judges the masks learnt for it by its own loss, mean over seeds. The rates are ranked within
-each objective; the lowest mean rank wins, of equal ones the smaller rate.
+Rule: every objective (of cifar10 `clean` only) judges the masks learnt for it by its own loss, mean over seeds. The
+rates are ranked within each objective; the lowest mean rank wins, of equal ones the smaller rate.
 """
 
 import argparse

@@ -241,7 +241,7 @@ def synflow(problem: Problem, structured: bool) -> dict[str, torch.Tensor]:
 
     R is the summed output of the network made linear and positive: |θ|, no shifts, an input of ones (`Problem.flow`).
     What flows into a layer flows out of it, so the smallest layers score highest, weight by weight, and in many rounds
-    (`ROUNDS`) a layer is emptied only when fewer weights are kept than there are layers.
+    (`ROUNDS`) a layer that no shortcut leads around is emptied only when fewer weights are kept than there are layers.
     """
     linear, layers, ones = problem.flow
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """What would change an outcome does change it, and no fewer seeds do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,14 @@ def test_an_open_outcome_names_the_seeds_that_decide_it():
     half = [statistics.stats.t.ppf(0.975, k - 1) * values.std(ddof=1) / np.sqrt(k) for k in (n - 1, n)]
     assert half[1] < values.mean() <= half[0] and told.endswith("it would be better.")
     assert claims.turn(_end([50.0, -50.0, 1.0])).startswith("Not even")
+
+
+def test_what_is_decided_now_is_told_as_not_corrected(monkeypatch):
+    said, decided, undecided = [], _end([5, 6, 7, 6, 5]), _end([3.0, 9.0, -2.0, 4.0, 1.0])
+    monkeypatch.setattr(claims, "endpoints", lambda *_: [decided, undecided])
+    claims.turns(SimpleNamespace(say=said.append), [SimpleNamespace(profile="digits", parameters=None, rows=None)])
+    first, second = said[0].splitlines()
+    assert "now **better on its own** " in first and "now **open** " in second
 
 
 def test_what_no_seed_changes_is_told_otherwise():

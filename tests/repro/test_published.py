@@ -237,6 +237,7 @@ def test_verify_says_what_is_missing(monkeypatch, capsys, tmp_path, results, str
     monkeypatch.setenv("SPARSELIB_DATA", str(tmp_path / "data"))
     with monkeypatch.context() as patch:
         patch.setattr(fields, "choices", strengths)
+        patch.setattr(project, "results_folder", lambda: tmp_path / "nothing chosen")
         code, _, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "cifar10")
         assert code == 2 and "python benchmarks/choose_strengths.py cifar10" in err
     code, _, err = _verify(monkeypatch, capsys, tmp_path, "--profile", "cifar10")

@@ -12,12 +12,28 @@ import yaml
 
 from sparselib import experiments
 from sparselib.repro import book
+from sparselib.repro import parameters as typed
 from sparselib.repro.book import teach
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANS = (ROOT / "book" / "teach" / "plans.md").read_text(encoding="utf-8")
 TAUGHT = teach.plans({"book/teach/plans.yml": (ROOT / "book" / "teach" / "plans.yml").read_bytes()})
 CHAPTERS = sorted((ROOT / "book" / "concepts").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a: [", "plans.yml: expected the node content"),
+        (b"a: {title: A, chapters: []}", "plans.yml: must hold a title, chapters and a claim"),
+        (b"- a", "plans.yml: must hold"),
+        (b"\xff", "plans.yml: must hold"),
+    ],
+)
+def test_plans_that_cannot_be_read_are_told_in_one_line(content, told):
+    with pytest.raises(typed.ParameterError, match=told) as error:
+        teach.plans({"book/teach/plans.yml": content})
+    assert "\n" not in str(error.value)
 
 
 def test_every_plan_takes_ninety_minutes_and_asks_without_answering():

@@ -7,10 +7,12 @@
   // data: {delta, most, ends: [{name, scale, mean, low, high, fixed}]}; fixed: an outcome that no δ changes, or null
   function delta(root, data) {
     const slider = make("input", { type: "range", min: 0, max: data.most, step: 0.1, value: data.delta });
-    const body = make("tbody", {});
-    const head = make("tr", {}, ...["endpoint", "scale", "difference", "outcome"].map((n) => make("th", { scope: "col" }, n)));
+    const columns = ["scale", "difference", "outcome"];
+    const head = make("tr", {}, ...columns.map((n) => make("th", { scope: "col" }, n)));
+    // One body for each endpoint, under its name: side by side, name and outcome do not fit on a phone.
+    const bodies = new Map(data.ends.map((e) => [e.name, make("tbody", {})]));
     const told = make("p", { "aria-live": "polite", class: "told" });
-    root.append(control("δ, in points", slider), make("table", {}, make("thead", {}, head), body), told);
+    root.append(control("δ, in points", slider), make("table", {}, make("thead", {}, head), ...bodies.values()), told);
 
     function outcome(e, d) {
       if (e.fixed) return e.fixed;
@@ -22,13 +24,15 @@
     const rounded = (v) => v.toFixed(1).replace(/^-0\.0$/, "0.0");
     const signed = (v) => (rounded(v)[0] === "-" ? "" : "+") + rounded(v);
     function draw() {
-      const d = Number(slider.value), counts = new Map();
-      body.replaceChildren(...data.ends.map((e) => {
-        const name = outcome(e, d);
-        counts.set(e.scale, [...(counts.get(e.scale) ?? []), `${e.name}: ${name}`]);
-        const cells = [e.name, e.scale, `${signed(e.mean)} [${rounded(e.low)}, ${rounded(e.high)}]`, name];
-        return make("tr", {}, ...cells.map((text) => make("td", {}, text)));
-      }));
+      const d = Number(slider.value);
+      for (const [name, body] of bodies) {
+        const lines = data.ends.filter((e) => e.name === name).map((e) => {
+          const cells = [e.scale, `${signed(e.mean)} [${rounded(e.low)}, ${rounded(e.high)}]`, outcome(e, d)];
+          return make("tr", {}, ...cells.map((text) => make("td", {}, text)));
+        });
+        const title = make("th", { scope: "rowgroup", colspan: columns.length }, name);
+        body.replaceChildren(make("tr", {}, title), ...lines);
+      }
       slider.setAttribute("aria-valuetext", `${d.toFixed(1)} points`);
       told.textContent = `δ = ${d.toFixed(1)} points.`;
     }

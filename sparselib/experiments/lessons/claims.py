@@ -24,7 +24,7 @@ def takeaway(run: Run, results: Iterable[Result], remember: str) -> None:
 def turns(run: Run, results: Iterable[Result]) -> None:
     """Say of each endpoint which further evidence would change its outcome."""
     lines = [
-        f"- *{words.scale(r.profile)}*, {e.question}: now **{e.told}** ({e.number}). {turn(e)}"
+        f"- *{words.scale(r.profile)}*, {e.question}: now **{e.alone}** ({e.number}). {turn(e)}"
         for r in results
         for e in _ends(r)
     ]

@@ -12,8 +12,9 @@ from typing import Any
 import nbformat
 import yaml
 
+from sparselib.outside import problem, read_yaml
 from sparselib.repro import notebooks
-from sparselib.repro.parameters import Parameters
+from sparselib.repro.parameters import ParameterError, Parameters
 
 FOLDER = "book/teach"
 BOX = re.compile(r"(?ms)^(`{3,}|:{3,})\{admonition\} ([^\n]*)\n:class: ([^\n]*)\n(.*?)\n\1[ ]*$")
@@ -53,10 +54,16 @@ def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], P
 def plans(static: Mapping[str, bytes]) -> dict[str, tuple[str, list[str], str]]:
     """Return {plan: (its title, its chapters, the page of a claim)} as the book has them, {} where it has none.
 
-    The vote of the claim opens the plan, its outcome closes it.
+    The vote of the claim opens the plan, its outcome closes it. Raises ParameterError naming the file.
     """
-    found = yaml.safe_load(static.get(f"{FOLDER}/plans.yml", b"{}"))
-    return {name: (plan["title"], plan["chapters"], plan["claim"]) for name, plan in found.items()}
+    file = f"{FOLDER}/plans.yml"
+    try:
+        found = read_yaml(static.get(file, b"{}").decode())
+        return {name: (plan["title"], plan["chapters"], plan["claim"]) for name, plan in found.items()}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{file}: {problem(error)}") from None
+    except (UnicodeError, AttributeError, KeyError, TypeError):
+        raise ParameterError(f"{file}: must hold a title, chapters and a claim for each plan") from None
 
 
 def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
