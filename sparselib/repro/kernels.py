@@ -15,7 +15,9 @@ from papermill.iorw import papermill_io
 from traitlets import default
 
 WATCH = """
-import os, shutil, threading, time
+import atexit, os, shutil, threading, time
+if folder:  # its parent removes it, too, if it is not killed meanwhile
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 def watch():
     while os.getppid() == parent:
         time.sleep(0.2)
