@@ -34,26 +34,27 @@ def main(profile):
     page = typed.find(experiments.PAGES, 3)
     p = typed.resolve(page, {"profile": profile, "mask_eps": 1.0})
     nets = {seed: held_back(p.trained(seed)) for seed in SEEDS[profile]}
+    sparsity = p.mask_sparsities[0]
 
-    def measured(name, made_of):
-        """Return clean accuracy and that under PGD, means over the seeds, of what is made of each dense network."""
+    def measured(part=None):
+        """Return clean accuracy and that under PGD, means over the seeds, of masks or (None) the dense networks."""
         found = []
-        for seed, (made, dense) in nets.items():
-            net, few = made_of(made, dense), some(made.data, SAMPLES)
-            found.append((training.accuracy(net, inliers(made.data, "test")), withstood(net, few, p.eps, "linf", seed)))
+        for seed, (made, net) in nets.items():
+            if part is not None:
+                net = subnetworks.search(
+                    net, inliers(made.data, "train"), sparsity, objective="adversarial", eps=part * p.eps,
+                    epochs=p.mask_epochs, lr=p.mask_lr, **p.mask(made, "adversarial", sparsity).options(),
+                )  # fmt: skip
+            test, few = inliers(made.data, "test"), some(made.data, SAMPLES)
+            found.append((training.accuracy(net, test), withstood(net, few, p.eps, "linf", seed)))
+            name = "dense" if part is None else f"{part:g} of {p.eps:g}"
             print(f"seed {seed}, {name}: clean {found[-1][0]:.3f}, PGD {found[-1][1]:.3f}", flush=True)
         return np.mean(found, axis=0).tolist()
 
-    def masked(part):
-        return lambda made, dense: subnetworks.search(
-            dense, inliers(made.data, "train"), p.mask_sparsities[0], objective="adversarial", eps=part * p.eps,
-            epochs=p.mask_epochs, lr=p.mask_lr, **p.mask(made, "adversarial", p.mask_sparsities[0]).options(),
-        )  # fmt: skip
-
-    least = measured("dense", lambda _, dense: dense)[0] - LOST
+    least = measured()[0] - LOST
     best, most = PARTS[0], -1.0
     for part in PARTS:
-        clean, robust = measured(f"{part:g} of {p.eps:g}", masked(part))
+        clean, robust = measured(part)
         if clean < least:  # larger radii cost more
             break
         if robust > most:
