@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 LOSSES = 2  # so often may a task lose its worker before the run ends
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]  # Windows: one
+HANDED_ON = 5.0  # seconds to wait for a call to reach a worker; it takes a thousandth
 REPEATED = 10.0  # seconds in which another of them changes nothing: terminals and batch systems send several
 
 
@@ -31,6 +32,13 @@ class Stopped(SystemExit):
     """A signal ended the run. Its code is 128 + the number of the signal."""
 
 
+class _Holding:
+    """Whether Stopped has to wait, and the one that waits."""
+
+    on: bool = False
+    came: Stopped | None = None
+
+
 def stop_on_signals():
     """Let the signals that end a process raise Stopped here, so that workers and kernels end, too."""
     first = 0.0
@@ -39,7 +47,9 @@ def stop_on_signals():
         nonlocal first
         if not first or time.monotonic() - first > REPEATED:
             first = time.monotonic()
-            raise Stopped(128 + number)
+            if not _Holding.on:
+                raise Stopped(128 + number)
+            _Holding.came = Stopped(128 + number)
 
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
@@ -188,7 +198,11 @@ class Processes(Here):
     def submit(self, function, *arguments):
         try:
             with _held_back():  # the processes start here, and inherit what is held back
-                return self._executor.submit(_recorded, function, *arguments)
+                future = self._executor.submit(_recorded, function, *arguments)
+                ends = time.monotonic() + HANDED_ON
+                while not (future.running() or future.done()) and time.monotonic() < ends:
+                    time.sleep(0.0005)  # an executor that is ended before it has handed a call on prints a traceback
+                return future
         except BrokenExecutor as error:
             future = Future()
             future.set_exception(error)
@@ -196,9 +210,10 @@ class Processes(Here):
 
     def _start(self):
         watched, self._held = multiprocessing.Pipe(duplex=False)  # nothing is sent: it closes when this process ends
-        self._executor = ProcessPoolExecutor(
-            self._count, initializer=_begin, initargs=(watched,), env=self._environment
-        )
+        with _held_back():  # loky starts a process of its own here, which keeps account of semaphores
+            self._executor = ProcessPoolExecutor(
+                self._count, initializer=_begin, initargs=(watched,), env=self._environment
+            )
 
     def result(self, future):
         result, told = future.result()
@@ -227,14 +242,19 @@ def _recorded(function, *arguments):
 
 @contextmanager
 def _held_back():
-    if not hasattr(signal, "pthread_sigmask"):  # Windows: a worker is deaf to them once it has begun
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _of_terminals())
+    """Let no signal cut in, for what is half made cannot be ended; processes that start are deaf to a terminal's."""
+    masks = hasattr(signal, "pthread_sigmask")  # Windows: a worker is deaf to them once it has begun
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _of_terminals()) if masks else ()
+    _Holding.on = True
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _Holding.on = False
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        came, _Holding.came = _Holding.came, None
+        if came:
+            raise came
 
 
 def _begin(watched):

@@ -1,5 +1,10 @@
 import io
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import toy
@@ -74,3 +79,64 @@ def test_where_no_process_can_be_made_this_one_does_the_work(monkeypatch):
     with pytest.warns(RuntimeWarning, match="no worker processes can be made here .*Read-only.*: all is"):
         pool = workers.local(2)
     assert [result for _, result in workers.carry_out(str, [_task("a"), _task("b", "a")], pool)] == ["a", "b"]
+
+
+SIGNALLED = """
+import os, signal, sys, time, traceback
+from sparselib.repro import workers
+
+workers.stop_on_signals()
+pool = workers.Processes(2, None)
+handed_on, submit = [], pool._executor.submit
+
+def interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+    handed_on.append(submit(*arguments))
+    return handed_on[0]
+
+pool._executor.submit = interrupted
+try:
+    with pool:
+        pool.submit(time.sleep, 30)
+        time.sleep(5)
+except workers.Stopped as stopped:
+    print(len(handed_on), stopped.code)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_waits_until_a_call_is_handed_on():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, encoding="utf-8", timeout=100)
+    assert (done.stdout, done.stderr) == (f"1 {128 + signal.SIGTERM}\n", "")
+
+
+def test_a_pool_can_be_ended_at_once(monkeypatch):
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: failures.append(hooked.exc_value))
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), workers.Processes(2, None) as pool:
+            futures = [pool.submit(time.sleep, 30) for _ in range(2)]
+            assert all(future.running() for future in futures)
+            raise ZeroDivisionError
+    assert not failures
+
+
+TERMINAL = """
+import os, signal, time
+from joblib.externals.loky.backend import resource_tracker
+from sparselib.repro import workers
+
+with workers.Processes(2, None) as pool:
+    keeper = resource_tracker._resource_tracker._pid
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(keeper, number)
+    time.sleep(0.5)
+    print(pool.result(pool.submit(max, 1, 2)), os.waitpid(keeper, os.WNOHANG))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_who_keeps_account_of_semaphores_outlives_the_signals_of_a_terminal():
+    done = subprocess.run([sys.executable, "-c", TERMINAL], capture_output=True, encoding="utf-8", timeout=100)
+    assert (done.stdout, done.stderr) == ("2 (0, 0)\n", "")
