@@ -31,7 +31,9 @@ if os.name != "nt":
     threading.Thread(target=watch, daemon=True).start()
 """
 KERNEL = """
-import runpy
+import logging, runpy
+# Who ends a kernel interrupts it first; that is no error, though a kernel that has just run a cell says so.
+logging.getLogger("IPKernelApp").addFilter(lambda record: not str(record.msg).startswith("KeyboardInterrupt"))
 if os.name != "nt":
     os.environ["JPY_PARENT_PID"] = "1"  # a kernel that watches its parent itself would leave its folder
 runpy.run_module("ipykernel_launcher", run_name="__main__")
