@@ -14,6 +14,7 @@ from PIL import Image
 from sparselib import experiments
 from sparselib.repro import book, notebooks, project
 from sparselib.repro import parameters as typed
+from sparselib.repro.book import status
 
 pytest.importorskip("jupyter_book")
 PAGE = experiments.PAGES["own_data"]
@@ -63,9 +64,9 @@ def rendered(tmp_path_factory):
         patch.setattr(book, "executed", lambda name: home / f"{name}.ipynb")
         # This page alone: what prose asks for of others is left out.
         patch.setattr(book, "_led", lambda name, text, leads: book.FIGURE.sub("", book.LEAD.sub("", text)).encode())
-        patch.setattr(book, "_status", lambda pages, fresh, status=book._status: status({"own_data": PAGE}))
+        patch.setattr(status, "tables", lambda pages, *more, tables=status.tables: tables({"own_data": PAGE}, *more))
         executed = notebooks.execute(typed.resolve(PAGE, given), home / "own_data.ipynb", book=False)
-        wanted = book._wanted({"own_data": PAGE})
+        wanted = book._wanted(book._sources({"own_data": PAGE}), {"own_data": PAGE})
     wanted["book/_toc.yml"] = b"format: jb-book\nroot: book/rerun/own_data\nchapters:\n  - file: book/rerun/status\n"
     book._synchronise(home / "source", wanted)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(home / "source")]

@@ -14,6 +14,7 @@ from sparselib import experiments
 from sparselib.experiments import plots
 from sparselib.repro import book, notebooks, page, project, published
 from sparselib.repro import parameters as typed
+from sparselib.repro.book import status
 
 sys.path.insert(0, str(project.root() / "book" / "_ext"))
 import figures  # noqa: E402
@@ -169,7 +170,7 @@ def cells(table, page, profile="digits"):
 
 
 def test_the_status_of_pages_and_of_published_rows(ran, tmp_path, monkeypatch):
-    told = book._status(ran)
+    told = status.tables(ran, book.executed)
     assert cells(told, "own_data") == [["digits", "–", "–", "12", "1", "c0ffee", "fresh"]]
     page, rows = cells(told, "schedules")
     assert page[-1] == "fresh"
@@ -181,26 +182,26 @@ def test_the_status_of_pages_and_of_published_rows(ran, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata["sparselib"]["template"] = "other"
     nbformat.write(notebook, path)
-    assert cells(book._status(ran), "own_data")[0][-1] == "stale: not as it was run"
+    assert cells(status.tables(ran, book.executed), "own_data")[0][-1] == "stale: not as it was run"
     _write(notebook, path)
-    assert cells(book._status(ran), "own_data")[0][-1] == "stale: template changed"
+    assert cells(status.tables(ran, book.executed), "own_data")[0][-1] == "stale: template changed"
     monkeypatch.setattr(notebooks, "why_stale", lambda *_: (_ for _ in ()).throw(FileNotFoundError(tmp_path)))
-    assert cells(book._status(ran), "own_data")[0][-1] == book.UNKNOWN
+    assert cells(status.tables(ran, book.executed), "own_data")[0][-1] == status.UNKNOWN
 
 
 def test_the_last_campaign_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(project, "results_folder", lambda: tmp_path)
-    assert book._campaign() == []
+    assert status._campaign() == []
     table = tmp_path / "campaign.csv"
     table.write_text(
         "category,tried,clean,fault,seconds,seed,commit\nkills,9,8,1,5,7,c0ffee\nfiles,3,3,0,1,7,c0ffee\n",
         encoding="utf-8",
     )
-    told = book._campaign()[1]
+    told = status._campaign()[1]
     assert "| kills | 9 | 8 | 1 | 5 | 7 | c0ffee |" in told and "| all | 12 | 11 | 1 | 6 |" in told
     for damage in (b"", b"\xff", b"a,b\n1,x\n", b"a\n1\n"):
         table.write_bytes(damage)
-        assert book._campaign() == []
+        assert status._campaign() == []
 
 
 def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
@@ -211,14 +212,46 @@ def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
     (tmp_path / "_config.yml").touch()
     (tmp_path / "book" / "status.md").write_text("# Status\n\n% status\n\nNot 3 % status.\n", encoding="utf-8")
     monkeypatch.setattr(project, "root", lambda: tmp_path)
-    monkeypatch.setattr(book, "_status", lambda pages, fresh: f"{len(pages)} pages")
+    monkeypatch.setattr(status, "tables", lambda pages, executed, fresh: f"{len(pages)} pages")
     monkeypatch.setattr(book.teach, "materials", lambda *_: {})
-    assert book._wanted(ran)["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
+    assert (
+        book._wanted(book._sources(ran), ran)["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
+    )
+
+
+def test_a_book_is_of_all_that_it_tells_of(ran, tmp_path, monkeypatch):
+    library, results = tmp_path / "sparselib", tmp_path / "results"
+    monkeypatch.setattr(book, "LIBRARY", library)
+    monkeypatch.setattr(project, "results_folder", lambda: results)
+    files = [library / "models.py", library / "experiments" / "digits.yml", results / "digits" / "sensnorm.csv"]
+    files += [results / "digits" / "sensnorm.json", results / "campaign.csv"]
+    seen = {book._digest(book._sources(ran))}
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for text in ("a", "b"):
+            path.write_text(text, encoding="utf-8")
+            seen.add(book._digest(book._sources(ran)))
+    monkeypatch.setattr(book, "version", lambda name: "9")
+    seen.add(book._digest(book._sources(ran)))
+    assert len(seen) == 2 + 2 * len(files)
+    monkeypatch.setattr(book, "_led", lambda name, text, leads: text.encode())
+    assert not [name for name in book._wanted(book._sources(ran), ran) if name.startswith(book.UNSEEN)]
+
+
+def test_a_book_that_is_as_it_was_is_not_put_together_again(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "build_folder", lambda: tmp_path / "_build")
+    monkeypatch.setattr(book, "_wanted", lambda *_: pytest.fail("put together again"))
+    monkeypatch.setattr(book, "_sources", lambda pages: {"a": b"1"})
+    mark, index = book._rendered()
+    index.parent.mkdir(parents=True)
+    index.touch()
+    _mark(mark)
+    assert book.build(ran) == index
 
 
 def test_why_a_book_is_stale(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(project, "build_folder", lambda: tmp_path / "_build")
-    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"1"})
+    monkeypatch.setattr(book, "_sources", lambda pages: {"a": b"1"})
     assert book.why_stale(ran) == "not built"
     mark, index = book._rendered()
     index.parent.mkdir(parents=True)
@@ -227,7 +260,7 @@ def test_why_a_book_is_stale(ran, tmp_path, monkeypatch):
     assert book.why_stale(ran) == "not built"
     _mark(mark)
     assert book.why_stale(ran) is None
-    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"2"})
+    monkeypatch.setattr(book, "_sources", lambda pages: {"a": b"2"})
     assert book.why_stale(ran) == "stale: prose, settings or the library changed"
     monkeypatch.setattr(notebooks, "why_stale", lambda parameters, path: "seeds: 5 → 2")
     assert book.why_stale(ran) == "stale: own_data: seeds: 5 → 2"
@@ -239,7 +272,7 @@ def _mark(mark):
 
 def test_whatever_is_changed_in_a_built_book_makes_it_stale_by_name(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(project, "build_folder", lambda: tmp_path / "_build")
-    monkeypatch.setattr(book, "_wanted", lambda pages: {"a": b"1"})
+    monkeypatch.setattr(book, "_sources", lambda pages: {"a": b"1"})
     mark, index = book._rendered()
     page, kept = index.with_name("page.html"), tmp_path / "_build" / ".doctrees" / "page.doctree"
     for path in (index, page, kept):

@@ -1,6 +1,5 @@
 """Put the executed notebooks and the prose together and build the Jupyter Book, for reading with no network."""
 
-import csv
 import hashlib
 import importlib.util
 import json
@@ -9,27 +8,27 @@ import re
 import shutil
 import subprocess
 from collections.abc import Collection, Mapping
-from functools import cache
-from importlib.metadata import files
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from sparselib import checkpoints, outside
-from sparselib.repro import kernels, notebooks, project, published
+from sparselib.repro import kernels, notebooks, project
 from sparselib.repro import parameters as typed
-from sparselib.repro.book import teach
+from sparselib.repro.book import status, teach
 from sparselib.repro.parameters import Parameters
-from sparselib.repro.step import StepError
-from sparselib.repro.store import Store, locked, sha256
+from sparselib.repro.store import locked, sha256
 
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
 BUILT = ("html", ".doctrees")  # what the builder makes and, next time, builds upon
 OTHER = "prose, settings or the library changed"
-UNKNOWN = "cannot be told: its data are not here"
-LIBRARY = Path(__file__).resolve().parents[1]  # its docstrings are in the book
+LIBRARY = Path(__file__).resolve().parents[2]  # its docstrings are in the book
+TOLD = (".py", ".yml", ".csv", ".json")  # the library, profiles, published rows: of these, too, the book tells
+UNSEEN = "not in the book/"
+BUILDERS = ("jupyter-book", "sphinx-book-theme", "sphinx-mathjax-offline")
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 FIGURE = re.compile(r"(?m)^% figure of (\S+ \S+)$")  # in prose: replaced by that figure of a page, with its caption
 STATIC = "book/_static"  # what lies in its folder explorers is appended to explorers.js and book.css
@@ -71,22 +70,21 @@ def build(pages: Mapping[str, type[Parameters]], fresh: Collection[str] = ()) ->
 
 
 def _build(pages, fresh):
-    sources = project.build_folder() / "source"
-    wanted = _wanted(pages, fresh)
-    _synchronise(sources, wanted)
+    folder, sources = project.build_folder() / "source", _sources(pages)
     mark, index = _rendered()
-    if (why := _why_not(wanted)) is None:
+    if (why := _why_not(sources)) is None:
         return index
+    _synchronise(folder, _wanted(sources, pages, fresh))
     _remove(mark)
     if why != OTHER:  # what was built is not as it was: nothing of it is built upon
         for name in BUILT:
             _remove(project.build_folder() / name)
     command = [
-        *kernels.with_parent("from jupyter_book.cli.main import main; main()"), "build", str(sources),
-        "--toc", str(sources / "book" / "_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
+        *kernels.with_parent("from jupyter_book.cli.main import main; main()"), "build", str(folder),
+        "--toc", str(folder / "book" / "_toc.yml"), "--path-output", str(project.root()), "-W", "-n", "--keep-going",
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", cwd=sources,
+        command, capture_output=True, encoding="utf-8", errors="replace", cwd=folder,
         env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1", "PYTHONPATH": _library_first()},
     )  # fmt: skip
     log = project.build_folder() / "book.log"
@@ -95,7 +93,7 @@ def _build(pages, fresh):
         told = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
         raise BookError("the book does not build:\n" + "\n".join(told[:20]) + f"\n(all of it: {log})")
     _check_pages(index.parent, pages)
-    checkpoints.write_atomic(mark, json.dumps({"sources": _digest(wanted), "built": _built()}, indent=1).encode())
+    checkpoints.write_atomic(mark, json.dumps({"sources": _digest(sources), "built": _built()}, indent=1).encode())
     return index
 
 
@@ -106,7 +104,7 @@ def why_stale(pages: Mapping[str, type[Parameters]]) -> str | None:
     for name, model in pages.items():
         if why := notebooks.why_stale(typed.resolve(model, {}), executed(name)):
             return f"stale: {name}: {why}"
-    why = _why_not(_wanted(pages))
+    why = _why_not(_sources(pages))
     return why and f"stale: {why}"
 
 
@@ -115,7 +113,7 @@ def _rendered():
     return project.build_folder() / "html.digest", project.build_folder() / "html" / "index.html"
 
 
-def _why_not(wanted):
+def _why_not(made_from):
     """Return why the rendered book is not that of its sources as it was built, None when it is."""
     try:
         mark = json.loads(checkpoints.read_bytes(_rendered()[0]))
@@ -126,7 +124,7 @@ def _why_not(wanted):
     if differ := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
         more = f" and {len(differ) - 1} more" if differ[1:] else ""
         return f"{differ[0]}{more}: not as it was built"
-    return None if sources == _digest(wanted) else OTHER
+    return None if sources == _digest(made_from) else OTHER
 
 
 def _built():
@@ -145,8 +143,8 @@ def _remove(path):
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def _digest(wanted):
-    parts = (name.encode() + hashlib.sha256(content).digest() for name, content in sorted(wanted.items()))
+def _digest(sources):
+    parts = (name.encode() + hashlib.sha256(content).digest() for name, content in sorted(sources.items()))
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -165,14 +163,44 @@ def _check_pages(html, pages):
                     raise BookError(f"the figure {about['name']} is missing on the page {name}")
 
 
-def _wanted(pages, fresh=()):
-    """Return {path in the book's source: content}."""
+def _sources(pages):
+    """Return {path: content} of all that the book is made from: prose, pages as run, the library, what status tells of.
+
+    Not whether data are at hand: what status says of that is how it was when the book was built.
+    """
     root = project.root()
     beside = ("_config.yml", *(name for name in BESIDE if (root / name).is_file()))
-    wanted = {name: checkpoints.read_bytes(root / name) for name in beside}
+    found = {name: checkpoints.read_bytes(root / name) for name in beside}
     for path in sorted((root / "book").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".ipynb"):
-            wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+            found[path.relative_to(root).as_posix()] = path.read_bytes()
+    for name, model in pages.items():
+        found[f"{model.folder}/{name}.ipynb"] = checkpoints.read_bytes(executed(name))
+    for folder in (LIBRARY, project.results_folder()):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in TOLD):
+            found[f"{UNSEEN}{folder.name}/{path.relative_to(folder).as_posix()}"] = _content(path)
+    for name in BUILDERS:
+        found[f"{UNSEEN}{name}"] = _version(name).encode()
+    return found
+
+
+def _content(path):
+    try:
+        return checkpoints.read_bytes(path)
+    except OSError as error:
+        return str(error.strerror).encode()
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _wanted(sources, pages, fresh=()):
+    """Return {path in the book's source: content}, from `_sources`."""
+    wanted = {name: content for name, content in sources.items() if not name.startswith(UNSEEN)}
     prose = b"\n".join(content for name, content in wanted.items() if name.endswith(".md")).decode()
     leads = {}
     for name, model in pages.items():
@@ -184,13 +212,11 @@ def _wanted(pages, fresh=()):
     for name, text in wanted.items():
         if name.endswith(".md"):
             led = _led(name, text.decode(), leads).decode()
-            wanted[name] = STATUS.sub(lambda _: _status(pages, fresh), led).encode()
+            wanted[name] = STATUS.sub(lambda _: status.tables(pages, executed, fresh), led).encode()
     for suffix, whole in ((".js", "explorers.js"), (".css", "book.css")):
         pieces = [name for name in wanted if name.startswith(f"{STATIC}/explorers/") and name.endswith(suffix)]
         wanted[f"{STATIC}/{whole}"] = b"\n".join([wanted[f"{STATIC}/{whole}"], *map(wanted.pop, pieces)])
     wanted[f"{STATIC}/{MATHJAX}"] = _mathjax()
-    sources = sorted(LIBRARY.rglob("*.py"))
-    wanted["library.sha256"] = sha256(b"".join(path.read_bytes() for path in sources)).encode()
     return wanted | teach.materials(pages, executed, wanted)
 
 
@@ -203,91 +229,6 @@ def _led(name, text, leads):
     if missing := [page for page in parts[1::2] if page not in leads]:
         raise BookError(f"{name} asks for the lead of {missing[0]!r}, which is no page of the book")
     return "".join(leads[part] if i % 2 else part for i, part in enumerate(parts)).encode()
-
-
-def _status(pages, fresh=()):
-    """Return Markdown tables of the executed pages and of the published rows: how much work, whose, and whether fresh.
-
-    Raises: nothing for what is stale or cannot be told; that is what the tables are for.
-    """
-    store, live, stored, machines = Store(project.store_folder()), [], [], {}
-    get = cache(store.get)  # the verdict has the steps of all others
-    for name, model in pages.items():
-        metadata = json.loads(checkpoints.read_bytes(executed(name)))["metadata"]
-        p = typed.resolve(model, metadata["sparselib"]["parameters"])
-        origin = metadata.get("sparselib-run", {})
-        machines.setdefault(_machine(origin), []).append(f"`{name}`")
-        try:
-            why = None if name in fresh else notebooks.why_stale(p, executed(name))
-            records = [record for step in p.steps() if (record := get(step.what, step.key))]
-        except (FileNotFoundError, StepError):
-            why, records = UNKNOWN, []
-        commits = {record["commit"] for record in records} or {origin.get("commit", "–")}
-        seconds = f"{sum(record['seconds'] for record in records):.0f}" if records else "–"
-        page = f"{metadata['papermill']['duration']:.0f}" if "papermill" in metadata else "–"
-        cells = (len(records) or "–", seconds, page, len(p.seed_list()), ", ".join(sorted(commits)), _state(why))
-        live.append((_linked(model), p.profile, *cells))
-    for profile in typed.profiles(next(iter(pages.values())).profiles) if pages else ():
-        stored += [line for name, model in pages.items() if (line := _published(profile, model, machines))]
-    head = ("page", "profile", "steps", "seconds of steps", "seconds of the page", "seeds", "commit", "state")
-    parts = [f"Pages of this book, {len(live)} in all:", outside.table(head, live)]
-    if stored:
-        parts += ["Published rows:", outside.table([*head[:4], *head[5:]], stored)]
-    told = (f"- {outside.markdown(what)}: {', '.join(names)}" for what, names in machines.items())
-    parts += ["Where they were computed:", *told]
-    return "\n\n".join([*parts, *_campaign()])
-
-
-def _campaign():
-    """Return what the last campaign of faults found, with a line for all of it; nothing where there was none."""
-    try:
-        head, *lines = csv.reader(
-            checkpoints.read_bytes(project.results_folder() / "campaign.csv").decode().splitlines()
-        )
-        sums = [sum(int(line[column]) for line in lines) for column in range(1, 5)]
-    except (OSError, ValueError, IndexError, csv.Error):
-        return []
-    return ["What was tried to break it:", outside.table(head, [*lines, ["all", *sums, "", ""]])]
-
-
-def _published(profile, model, machines):
-    """Return the line of the published rows of a page, None where there are none."""
-    name = _linked(model)
-    try:
-        rows, p = published.read(profile, model.notebook), published.parameters(model, profile)
-        if rows is None or p is None:
-            return None
-        origin = published.origin(profile, model.notebook)
-    except published.PublishedError as error:
-        return (name, profile, "–", "–", "–", "–", _state(str(error)))
-    machines.setdefault(_machine(origin), []).append(f"`{profile}/{model.notebook}`")
-    steps = rows.drop_duplicates("key")
-    try:
-        keys = {step.key[: published.SHORT] for step in p.steps()}
-        old = len(keys ^ set(steps["key"]))
-        versions = "" if origin.get("versions") == project.versions() else ", under other versions of packages"
-        why = f"{old} steps differ: code, data or parameters changed{versions}" if old else None
-    except (FileNotFoundError, StepError):
-        why = UNKNOWN
-    commits = ", ".join(sorted(steps["commit"].unique()))
-    return (name, profile, len(steps), f"{steps['seconds'].sum():.0f}", len(p.seed_list()), commits, _state(why))
-
-
-def _linked(model):
-    return outside.Marked(f"{{doc}}`/{model.folder}/{model.notebook}`")
-
-
-def _state(why):
-    return "fresh" if why is None else why if why == UNKNOWN else f"stale: {why}"
-
-
-def _machine(origin):
-    """Return in words on what machine something was computed, with which versions."""
-    machine, versions = origin.get("machine", {}), origin.get("versions", {})
-    told = [str(machine[name]) for name in ("system", "cpu") if name in machine]
-    told += [f"{machine['cores']} cores"] if machine.get("cores") else []
-    told += [f"Python {machine['python']}"] if "python" in machine else []
-    return ", ".join([*told, *(f"{name} {version}" for name, version in versions.items())]) or "not recorded"
 
 
 def _page(path):
