@@ -57,7 +57,8 @@ class Contrast:
     delta: float
 
     def __str__(self):
-        return f"{self.mean:+z.1f} [{self.low:z.1f}, {self.high:z.1f}]"
+        interval = f"[{self.low:z.1f}, {self.high:z.1f}]" if np.isfinite(self.low) else "(one seed, so no interval)"
+        return f"{self.mean:+z.1f} {interval}"
 
     @property
     def small(self) -> bool:
