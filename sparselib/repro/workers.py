@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 LOSSES = 2  # so often may a task lose its worker before the run ends
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]  # Windows: one
-HANDED_ON = 5.0  # seconds to wait for a call to reach a worker; it takes a thousandth
+HANDED_ON = 5.0  # seconds to wait for a call to reach a worker; it takes a thousandth of one
 REPEATED = 10.0  # seconds in which another of them changes nothing: terminals and batch systems send several
 
 
@@ -244,17 +244,21 @@ def _recorded(function, *arguments):
 def _held_back():
     """Let no signal cut in, for what is half made cannot be ended; processes that start are deaf to a terminal's."""
     masks = hasattr(signal, "pthread_sigmask")  # Windows: a worker is deaf to them once it has begun
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _of_terminals()) if masks else ()
-    _Holding.on = True
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if masks else ()
     try:
+        _Holding.on = True
+        if masks:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _of_terminals())
         yield
     finally:
-        _Holding.on = False
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        came, _Holding.came = _Holding.came, None
-        if came:
-            raise came
+        try:
+            if masks:  # first, as what comes now still waits; a Ctrl-C that has waited is raised here
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finally:
+            _Holding.on = False
+            came, _Holding.came = _Holding.came, None
+            if came:
+                raise came
 
 
 def _begin(watched):

@@ -111,6 +111,28 @@ def test_a_signal_waits_until_a_call_is_handed_on():
     assert (done.stdout, done.stderr) == (f"1 {128 + signal.SIGTERM}\n", "")
 
 
+BOTH = """
+import os, signal
+from sparselib.repro import workers
+
+workers.stop_on_signals()
+before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+try:
+    with workers._held_back():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+except BaseException as ended:
+    print(repr(ended))
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before, workers._Holding.on, workers._Holding.came)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_signals_that_have_waited_leave_nothing_behind():
+    done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, encoding="utf-8", timeout=100)
+    assert (done.stdout, done.stderr) == (f"Stopped({128 + signal.SIGTERM})\nTrue False None\n", "")
+
+
 def test_a_pool_can_be_ended_at_once(monkeypatch):
     failures = []
     monkeypatch.setattr(threading, "excepthook", lambda hooked: failures.append(hooked.exc_value))
