@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -224,7 +226,9 @@ def test_a_book_is_of_all_that_it_tells_of(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(book, "LIBRARY", library)
     monkeypatch.setattr(project, "results_folder", lambda: results)
     files = [library / "models.py", library / "experiments" / "digits.yml", results / "digits" / "sensnorm.csv"]
-    files += [results / "digits" / "sensnorm.json", results / "campaign.csv"]
+    files += [results / "digits" / "sensnorm.json", results / "campaign.csv", tmp_path / "templates" / "page.ipynb"]
+    template = notebooks.template
+    monkeypatch.setattr(notebooks, "template", lambda model: files[-1])
     seen = {book._digest(book._sources(ran))}
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +239,13 @@ def test_a_book_is_of_all_that_it_tells_of(ran, tmp_path, monkeypatch):
     seen.add(book._digest(book._sources(ran)))
     assert len(seen) == 2 + 2 * len(files)
     monkeypatch.setattr(book, "_led", lambda name, text, leads: text.encode())
+    monkeypatch.setattr(notebooks, "template", template)
     assert not [name for name in book._wanted(book._sources(ran), ran) if name.startswith(book.UNSEEN)]
+
+
+def test_the_library_of_the_book_is_the_whole_package_at_work():
+    package = Path(experiments.__file__).resolve().parents[1]
+    assert package == book.LIBRARY and book._library_first().split(os.pathsep)[0] == str(package.parent)
 
 
 def test_a_book_that_is_as_it_was_is_not_put_together_again(ran, tmp_path, monkeypatch):
@@ -261,7 +271,7 @@ def test_why_a_book_is_stale(ran, tmp_path, monkeypatch):
     _mark(mark)
     assert book.why_stale(ran) is None
     monkeypatch.setattr(book, "_sources", lambda pages: {"a": b"2"})
-    assert book.why_stale(ran) == "stale: prose, settings or the library changed"
+    assert book.why_stale(ran) == f"stale: {book.OTHER}"
     monkeypatch.setattr(notebooks, "why_stale", lambda parameters, path: "seeds: 5 → 2")
     assert book.why_stale(ran) == "stale: own_data: seeds: 5 → 2"
 

@@ -24,10 +24,10 @@ from sparselib.repro.store import locked, sha256
 LEAD = re.compile(r"(?m)^% lead of (\S+)$")  # in prose: replaced by what a page says of itself in a few lines
 STATUS = re.compile(r"(?m)^% status$")  # in prose: replaced by tables of what was computed, when, and whether it holds
 BUILT = ("html", ".doctrees")  # what the builder makes and, next time, builds upon
-OTHER = "prose, settings or the library changed"
+OTHER = "prose, settings, published results, the library or the builder changed"
 LIBRARY = Path(__file__).resolve().parents[2]  # its docstrings are in the book
 TOLD = (".py", ".yml", ".csv", ".json")  # the library, profiles, published rows: of these, too, the book tells
-UNSEEN = "not in the book/"
+UNSEEN = "not in the book/"  # so begin the names of what the book tells of but does not hold
 BUILDERS = ("jupyter-book", "sphinx-book-theme", "sphinx-mathjax-offline")
 BESIDE = ("CHANGELOG.md",)  # files that pages of the book include
 FIGURE = re.compile(r"(?m)^% figure of (\S+ \S+)$")  # in prose: replaced by that figure of a page, with its caption
@@ -58,7 +58,7 @@ def executed(name: str) -> Path:
 
 
 def build(pages: Mapping[str, type[Parameters]], fresh: Collection[str] = ()) -> Path:
-    """Return the path of the rendered index page, building the book if anything in it has changed.
+    """Return the path of the rendered index page, building the book if anything that it is made from has changed.
 
     Every warning is an error. `fresh`: names of pages that are known to be. Raises BookError with what Jupyter Book
     says.
@@ -166,7 +166,7 @@ def _check_pages(html, pages):
 def _sources(pages):
     """Return {path: content} of all that the book is made from: prose, pages as run, the library, what status tells of.
 
-    Not whether data are at hand: what status says of that is how it was when the book was built.
+    Not the store, nor whether data are at hand: what status says of these is how it was when the book was built.
     """
     root = project.root()
     beside = ("_config.yml", *(name for name in BESIDE if (root / name).is_file()))
@@ -176,6 +176,8 @@ def _sources(pages):
             found[path.relative_to(root).as_posix()] = path.read_bytes()
     for name, model in pages.items():
         found[f"{model.folder}/{name}.ipynb"] = checkpoints.read_bytes(executed(name))
+        template = notebooks.template(model)  # students get it, and status tells of a page that was run before it
+        found[f"{UNSEEN}{model.folder}/{template.name}"] = _content(template)
     for folder in (LIBRARY, project.results_folder()):
         for path in sorted(path for path in folder.rglob("*") if path.suffix in TOLD):
             found[f"{UNSEEN}{folder.name}/{path.relative_to(folder).as_posix()}"] = _content(path)
@@ -185,6 +187,7 @@ def _sources(pages):
 
 
 def _content(path):
+    """Return what a file holds, or why it cannot be read: what is damaged is told elsewhere."""
     try:
         return checkpoints.read_bytes(path)
     except OSError as error:
@@ -192,6 +195,7 @@ def _content(path):
 
 
 def _version(name):
+    """Return the version of a package, "none" where it is not installed: what needs it will say so."""
     try:
         return version(name)
     except PackageNotFoundError:
