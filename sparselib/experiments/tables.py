@@ -368,6 +368,6 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
 def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
     """Say for each scale which difference its seeds could have found."""
     for scale, own in found.items():
-        least = [f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none: one seed has no spread" for e in own]
+        least = [f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none (one seed has no spread)" for e in own]
         told = "\n".join(f"- **{e.claim}** {_sentence(e.question)}: {d}." for e, d in zip(own, least, strict=True))
         run.say(f"*{words.scale(scale)}*, in points:\n\n{told}")

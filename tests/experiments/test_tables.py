@@ -142,7 +142,7 @@ def test_verdicts_and_power_tell_every_endpoint():
     assert [text.split(",")[0] for text in run.said] == ["*digits*", "*MNIST*"]
     assert f": {found['mnist'][0].detectable:.1f}." in run.said[1]
     tables.power(run, {"digits": [Endpoint("C4", "alone", "", "open", 1.0, math.inf, (1.0,), 2.0)]})
-    assert run.said[2].endswith("- **C4** Alone: none: one seed has no spread.")
+    assert run.said[2].endswith("- **C4** Alone: none (one seed has no spread).")
 
 
 def test_endpoints_can_be_drawn():
