@@ -211,9 +211,8 @@ def test_pages_side_by_side(campaign, tmp_path):
         told = [run.communicate(timeout=250)[1] for run in runs]
         if any(bool(run.returncode) != fails for run in runs):
             return f"codes {[run.returncode for run in runs]}: {[text[-200:] for text in told]}"
-        said = (
-            f"sparselib: 00_quickstart, cell 2: ZeroDivisionError: division by zero (see {folder}/out.failed.ipynb)\n"
-        )
+        failed = folder / "out.failed.ipynb"
+        said = f"sparselib: 00_quickstart, cell 2: ZeroDivisionError: division by zero (see {failed})\n"
         if fails and set(told) != {said}:
             return str(set(told) - {said})
         names = sorted(path.name for path in folder.iterdir())

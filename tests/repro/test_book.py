@@ -216,9 +216,8 @@ def test_the_table_stands_where_prose_asks_for_it(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(project, "root", lambda: tmp_path)
     monkeypatch.setattr(status, "tables", lambda pages, executed, fresh: f"{len(pages)} pages")
     monkeypatch.setattr(book.teach, "materials", lambda *_: {})
-    assert (
-        book._wanted(book._sources(ran), ran)["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
-    )
+    wanted = book._wanted(book._sources(ran), ran)
+    assert wanted["book/status.md"].decode() == "# Status\n\n2 pages\n\nNot 3 % status.\n"
 
 
 def test_a_book_is_of_all_that_it_tells_of(ran, tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ import toy
 from sparselib.repro import progress, runner, workers
 from sparselib.repro.store import Store
 
+posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
 
 def _task(name, *needs, weight=1.0, kind=""):
     return workers.Task(name, (name,), frozenset([name]), frozenset(needs), weight, kind)
@@ -82,7 +84,7 @@ def test_where_no_process_can_be_made_this_one_does_the_work(monkeypatch):
 
 
 SIGNALLED = """
-import os, signal, sys, time, traceback
+import signal, time
 from sparselib.repro import workers
 
 workers.stop_on_signals()
@@ -90,8 +92,7 @@ pool = workers.Processes(2, None)
 handed_on, submit = [], pool._executor.submit
 
 def interrupted(*arguments):
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.05)
+    signal.raise_signal(signal.SIGTERM)
     handed_on.append(submit(*arguments))
     return handed_on[0]
 
@@ -105,14 +106,14 @@ except workers.Stopped as stopped:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@posix
 def test_a_signal_waits_until_a_call_is_handed_on():
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, encoding="utf-8", timeout=100)
     assert (done.stdout, done.stderr) == (f"1 {128 + signal.SIGTERM}\n", "")
 
 
 BOTH = """
-import os, signal
+import signal
 from sparselib.repro import workers
 
 workers.stop_on_signals()
@@ -120,14 +121,14 @@ before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 try:
     with workers._held_back():
         for number in (signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread: another could take it, and this one hear of it later
 except BaseException as ended:
     print(repr(ended))
 print(signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before, workers._Holding.on, workers._Holding.came)
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@posix
 def test_signals_that_have_waited_leave_nothing_behind():
     done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, encoding="utf-8", timeout=100)
     assert (done.stdout, done.stderr) == (f"Stopped({128 + signal.SIGTERM})\nTrue False None\n", "")
@@ -158,7 +159,7 @@ with workers.Processes(2, None) as pool:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@posix
 def test_who_keeps_account_of_semaphores_outlives_the_signals_of_a_terminal():
     done = subprocess.run([sys.executable, "-c", TERMINAL], capture_output=True, encoding="utf-8", timeout=100)
     assert (done.stdout, done.stderr) == ("2 (0, 0)\n", "")

@@ -132,10 +132,7 @@ def _built():
     found, folder = {}, project.build_folder()
     for path in (path for name in BUILT for path in (folder / name).rglob("*")):
         if not path.is_dir() or path.is_symlink():
-            try:
-                found[path.relative_to(folder).as_posix()] = sha256(checkpoints.read_bytes(path))
-            except OSError as error:
-                found[path.relative_to(folder).as_posix()] = str(error.strerror)
+            found[path.relative_to(folder).as_posix()] = sha256(_content(path))
     return found
 
 
