@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 import warnings
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,9 @@ class Cluster(Here):
         self._address, self._killed = address, distributed.KilledWorker
         try:
             security = distributed.Security()  # as Dask's settings have it
-            asyncio.run(asyncio.wait_for(_identity(address, security), CONNECT))  # the client waits for ever
+            asked = asyncio.wait_for(_identity(address, security), CONNECT)  # the client alone waits for ever
+            with ThreadPoolExecutor(1) as thread:  # a notebook has a loop running in this one
+                thread.submit(asyncio.run, asked).result()
             self._client = distributed.Client(address, timeout=CONNECT, set_as_default=False, security=security)
         except Exception as error:  # whatever answers there may send anything
             why = str(error).splitlines()[0] if str(error) else "no answer"

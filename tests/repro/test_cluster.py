@@ -1,5 +1,6 @@
 """A real scheduler and real worker processes, on this machine."""
 
+import asyncio
 import json
 import os
 import signal
@@ -122,6 +123,18 @@ def test_a_scheduler_without_workers_is_told(scheduler, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with pytest.raises(WorkerError, match=f"has had no worker for 1 s; start one with: dask worker {scheduler[1]}"):
         runner.compute(toy.grid(nets=1), Store(tmp_path), scheduler=scheduler[1], progress=False)
+
+
+def test_a_notebook_whose_loop_runs_can_compute_on_a_cluster(scheduler, worker, tmp_path):
+    worker()
+    steps = toy.grid(nets=1, numbers=2)
+
+    async def cell():
+        return runner.compute(steps, Store(tmp_path / "store"), scheduler=scheduler[1], progress=False)
+
+    asyncio.run(cell())
+    runner.compute(steps, Store(tmp_path / "local"), progress=False)
+    assert toy.values(steps, Store(tmp_path / "store")) == toy.values(steps, Store(tmp_path / "local"))
 
 
 def _free_port():
