@@ -20,7 +20,8 @@ from sparselib import checkpoints, checks
 from sparselib.outside import plain, problem, read_yaml, short
 from sparselib.repro.step import Step
 
-LIVE = "digits"  # the profile whose values stand in the notebooks
+SCALES = "digits", "mnist", "cifar10"  # the profiles that come first, in this order
+LIVE = SCALES[0]  # the profile whose values stand in the notebooks
 COLUMNS = 88  # of a notebook's code
 
 
@@ -104,9 +105,10 @@ class Parameters(BaseModel):
 
 @cache
 def profiles(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return {name: values} of the profiles in a folder, the live one first. Raises ParameterError naming the file."""
+    """Return {name: values} of the profiles in a folder, SCALES first. Raises ParameterError naming the file."""
     found = {}
-    for path in sorted(folder.glob("*.yml"), key=lambda path: (path.stem != LIVE, path.stem)):
+    rank = {name: number for number, name in enumerate(SCALES)}
+    for path in sorted(folder.glob("*.yml"), key=lambda path: (rank.get(path.stem, len(rank)), path.stem)):
         try:
             found[path.stem] = read_yaml(checkpoints.read_bytes(path).decode())
         except (OSError, UnicodeError) as error:

@@ -280,6 +280,12 @@ lesson: {seed: 0}
 """
 
 
+def test_profiles_come_from_the_smallest_scale_on_and_those_of_others_behind(tmp_path):
+    for name in ("zebra", "cifar10", "ant", "mnist", "digits"):
+        (tmp_path / f"{name}.yml").write_text(f"profile: {name}\n", encoding="utf-8")
+    assert list(typed.profiles(tmp_path)) == ["digits", "mnist", "cifar10", "ant", "zebra"]
+
+
 @pytest.mark.parametrize(
     "old, new, message",
     [
