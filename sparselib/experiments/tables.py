@@ -334,17 +334,15 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
 
 def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
     """Show every endpoint at every scale: the number with its interval, Holm's p, the outcome; and with a movable δ."""
-    lines = [
-        [e.claim, e.question, words.scale(scale), e.number, f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"]
-        for scale, own in found.items()
-        for e in own
-    ]
-    lines.sort(key=lambda line: line[:2])
-    told: dict[tuple, list[str]] = {}
-    for claim, question, scale, number, _, outcome in lines:
-        told.setdefault((claim, _sentence(question)), []).append(f"{outcome}, {number} ({scale})")
-    run.lead("\n".join(f"- **{claim}**. {asked}: {'; '.join(found)}." for (claim, asked), found in told.items()))
-    run.table(lines, ["claim", "endpoint", "scale", "difference", "p (Holm)", "outcome"])
+    told: dict[str, list[str]] = {}
+    groups: dict[str, list[list[str]]] = {}
+    lines = [(e.claim, e.question, words.scale(scale), e) for scale, own in found.items() for e in own]
+    for claim, question, scale, e in sorted(lines, key=lambda line: line[:2]):
+        p, outcome = f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"
+        told.setdefault(f"- **{claim}**. {_sentence(question)}", []).append(f"{outcome}, {e.number} ({scale})")
+        groups.setdefault(f"{claim}: {question}", []).append([scale, e.number, p, outcome])
+    run.lead("\n".join(f"{asked}: {'; '.join(found)}." for asked, found in told.items()))
+    run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"])
     if ends := movable(found):
         most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
         run.explorer("delta", {"delta": delta, "most": most, "ends": ends}, "What the outcomes are for another δ")

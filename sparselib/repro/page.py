@@ -13,7 +13,7 @@ import re
 import shlex
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,14 @@ class Run:
         A cell shows its text, whatever it holds; as strong or as code where all of it is **so** or `so`.
         """
         display(Markdown(outside.table(head, [[typeset(str(cell)) for cell in row] for row in rows])))
+
+    def grouped(self, groups: Mapping[str, Iterable[Iterable[Any]]], head: Sequence[str]) -> None:
+        """Show a table as `table` does, its rows in groups, each under its title: {title: rows}."""
+        parts = [f"<thead>{_line(map(_emphasised, head), 'th')}</thead>"]
+        for title, rows in groups.items():
+            above = f'<tr><th scope="rowgroup" colspan="{len(head)}">{_emphasised(title)}</th></tr>'
+            parts.append(f"<tbody>{above}{''.join(_line(map(_emphasised, row)) for row in rows)}</tbody>")
+        display(HTML(f'<div class="wide"><table class="grouped">{"".join(parts)}</table></div>'))
 
     def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""

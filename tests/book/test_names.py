@@ -24,6 +24,7 @@ from sparselib.outside import code, markdown
 names = test.classes
 run.lead("LEAD " + "; ".join(map(markdown, names)))
 run.say("SAID " + "; ".join(map(markdown, names)) + " " + " ".join(map(code, names)))
+run.grouped({f"GROUP {names[0]}": [names]}, names)
 run.fold(f"FOLD {names[0]}", [names], names)
 run.explorer("none", {"classes": names}, "; ".join(names))
 print("PRINTED", *names)
@@ -100,6 +101,8 @@ def test_the_names_are_shown_as_they_are_and_run_nothing(rendered, chromium):
     table = page.locator("main table:has-text('fingerprint')").first
     assert table.locator("tbody tr").count() == 2
     assert ", ".join(nasty.FILES_SORTED) == table.locator("tbody tr").first.locator("td").nth(3).text_content()
+    assert page.locator("main table.grouped td").all_text_contents() == nasty.FILES_SORTED
+    assert page.locator("main table.grouped th[scope=rowgroup]").text_content() == f"GROUP {nasty.FILES_SORTED[0]}"
     assert page.locator("main details.folded td").all_text_contents() == nasty.FILES_SORTED
     assert page.locator("main .explorer").get_attribute("aria-label") == "; ".join(nasty.FILES_SORTED)
     read = page.locator("main .explorer script").text_content()

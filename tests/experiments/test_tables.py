@@ -27,6 +27,9 @@ class _Page:
     def table(self, rows, head):
         self.tables.append([list(map(str, row)) for row in rows])
 
+    def grouped(self, groups, head):
+        self.table([[title, *row] for title, rows in groups.items() for row in rows], head)
+
     def say(self, text):
         self.said.append(text)
 
@@ -128,10 +131,10 @@ def test_verdicts_and_power_tell_every_endpoint():
     run, found = _Page(), _judged()
     tables.verdicts(run, found)
     (lines,) = run.tables
-    assert [line[0] for line in lines] == ["C1a", "C1a", "C3"], "claims together"
-    assert [line[2] for line in lines] == ["digits", "MNIST", "digits"]
-    assert lines[0][5] == "**better by less than 7**" and lines[1][5] == "**equal**" and lines[2][5] == "**better**"
-    assert lines[2][3].startswith("40 % of the multiplications")
+    assert [line[0][:4] for line in lines] == ["C1a:", "C1a:", "C3: "], "claims together"
+    assert [line[1] for line in lines] == ["digits", "MNIST", "digits"]
+    assert lines[0][4] == "**better by less than 7**" and lines[1][4] == "**equal**" and lines[2][4] == "**better**"
+    assert lines[2][2].startswith("40 % of the multiplications")
     first, last = run.leads[0].splitlines()
     assert (
         first.startswith("- **C1a**. ") and "7**, +2.0" in first and "; **equal**, +0.1" in first and "(MNIST)" in first
