@@ -141,6 +141,7 @@ class Finding:
     values: tuple[float, float]  # the means of the arm and of its partner, in percent
     unit: str = "sparsity"  # what the label is in: "sparsity" or "size"
     at: float = 0.0  # which of them
+    parts: tuple["Finding", ...] = ()  # of a primary comparison over several sizes: each by itself
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,14 @@ class Endpoint:
     moves: bool = True
 
     @property
+    def mark(self) -> str:
+        """The outcome, after the correction."""
+        return statistics.UNDONE if self.undone else self.outcome
+
+    @property
     def told(self) -> str:
         """The outcome in words, see `statistics.told`."""
-        said = statistics.told(self.outcome, self.small, self.delta)
-        return f"{said} after correction" if self.undone else said
+        return statistics.told(self.mark, self.small, self.delta)
 
     @property
     def alone(self) -> str:
@@ -184,7 +189,18 @@ def endpoint(finding: Finding) -> Endpoint:
     found = {"p": p, "detectable": statistics.detectable(differences), "differences": differences}
     own = {"outcome": contrast.outcome, "small": contrast.small, "delta": contrast.delta}
     own["moves"] = finding.measure not in AREAS.values()
-    return Endpoint(c.claim, c.question, str(contrast), **own, **found)
+    return Endpoint(c.claim, c.question, str(contrast) + _parts(finding.parts), **own, **found)
+
+
+def _parts(parts):
+    """Return in words what a mean over sizes hides."""
+    if not parts:
+        return ""
+    ends = sorted(part.contrast.mean for part in parts)
+    broken = sum(part.contrast.outcome == statistics.NOT_COMPARABLE for part in parts)
+    told = f", {broken} not comparable by itself" if broken else ""
+    kinds = {"size": "sizes", "sparsity": "sparsities"}[parts[0].unit]
+    return f", of {len(parts)} {kinds} from {ends[0]:+z.1f} to {ends[-1]:+z.1f}{told}"
 
 
 def endpoints(parameters: Any, rows: pd.DataFrame, *, delta: float = DELTA) -> list[Endpoint]:
@@ -218,13 +234,14 @@ def _findings(c, table, delta):
     pairs = _pairs(c, table)
     if c.measures:
         pairs = pairs[pairs[c.by].isin(c.measures)]
+    parts = tuple(_findings(replace(c, primary=False), table, delta)) if c.primary else ()
     if c.primary and len(pairs):
         numbers = ["value", "partner", "clean", "clean_partner"]
         told = pairs[[c.by, "metric", "classes"]].iloc[0].to_dict()
         pairs = pairs.groupby("seed", as_index=False)[numbers].mean().assign(**told, arm="", **{label: 0.0})
     for (arm, at, measure), lines in pairs.groupby(["arm", label, c.by], sort=False):
         found = _finding(c, words.arm(arm) if arm else "", _label(label, at), measure, lines, delta)
-        yield replace(found, unit=label, at=float(at))
+        yield replace(found, unit=label, at=float(at), parts=parts if len(parts) > 1 else ())
 
 
 def _finding(c, arm, label, measure, lines, delta):

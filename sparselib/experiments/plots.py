@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator
 from matplotlib.transforms import ScaledTranslation
 
 from sparselib.experiments import statistics, words
-from sparselib.experiments.statistics import BETTER, EQUAL, FLOOR, NOT_COMPARABLE, OPEN, WORSE
+from sparselib.experiments.statistics import BETTER, EQUAL, FLOOR, NOT_COMPARABLE, OPEN, UNDONE, WORSE
 
 # Drawn for a light page; book/_ext/figures.py draws the same file anew for a dark one, colour by colour.
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#3b3b3b", "#56b4e9", "#949494")
@@ -49,9 +49,10 @@ CROWD = 3  # this many lines can lie on one another
 XLABELS = {"size": "weights left (k: thousand)", "eps": "radius ε"}
 AT = {"sparsity": "at sparsity", "size": "with this many weights"}  # ends the name of a group of rows
 GREY = "#6a6a6a"  # seen on white and, drawn anew, on black
-OUTCOMES = {  # colour and marker
-    BETTER: ("#0173b2", "o"), EQUAL: ("#333333", "D"), OPEN: ("#333333", "s"), WORSE: ("#de8f05", "v"),
-    FLOOR: (GREY, "s"), NOT_COMPARABLE: (GREY, "o"),
+OUTCOMES = {  # colour, marker, how it is filled
+    BETTER: ("#0173b2", "o", "full"), EQUAL: ("#333333", "D", "full"), OPEN: ("#333333", "s", "none"),
+    UNDONE: ("#333333", "s", "left"), WORSE: ("#de8f05", "v", "full"), FLOOR: (GREY, "^", "none"),
+    NOT_COMPARABLE: (GREY, "x", "full"),
 }  # fmt: skip
 MARKERS, DASHES = "os^DvPX*", ("-", "--", ":", "-.")
 
@@ -63,6 +64,7 @@ class Drawing:
     fig: Figure
     alt: str
     picture: bool = False  # it holds images
+    scales: tuple[str, ...] = ()  # those that it shows, where it tells them apart
 
 
 @contextmanager
@@ -89,12 +91,13 @@ def lines(
     point = "sparsity" if x in words.COSTS else x
 
     def draw(axis, part, looks):
-        order, many = sorted(part[point].unique()), len(looks) > CROWD
+        order, drawn = sorted(part[point].unique()), [kind for kind in looks if kind in set(part[series])]
+        many = len(drawn) > CROWD
         for kind, own in part.groupby(series, sort=False):
             groups = own.groupby(point)
             found = groups["value"].agg(statistics.interval)
-            beside = list(looks).index(kind) / (len(looks) - 1) - 0.5 if many else 0.0  # bars stand side by side
-            place = [order.index(v) + 0.6 * beside for v in found.index] if x in EVEN else groups[x].mean()
+            beside = drawn.index(kind) / (len(drawn) - 1) - 0.5 if many else 0.0  # bars stand side by side
+            place = [order.index(v) + 0.4 * beside for v in found.index] if x in EVEN else groups[x].mean()
             look = looks[kind] | ({"capsize": 0, "markersize": 4, "linewidth": 0.7} if many else {"linewidth": 1.3})
             axis.errorbar(place, *_bars(found), **look)
         if chance is not None:
@@ -108,10 +111,12 @@ def lines(
             ticks = [f"{v / 1000:.3g}k" if x == "size" and v >= 1000 else f"{v:g}" for v in order]
             room = 40 // max(2, axis.get_gridspec().ncols)  # letters
             axis.set_xticks(range(len(order)), ticks, rotation=60 if sum(map(len, ticks)) > room else 0)
+            axis.set_xlim(-0.4, len(order) - 0.6)
 
     shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
     fig = _chart(table, panels, series, draw, height=2.4, xlabel=xlabel, ylabel=ylabel, **shared)
-    return Drawing(fig, f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}.")
+    alt = f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}."
+    return Drawing(fig, alt, scales=_scales(table))
 
 
 def dots(
@@ -135,14 +140,24 @@ def dots(
             place = [places[words.called(category, c)][1] + 0.14 * (number - (kinds - 1) / 2) for c in mean.index]
             axis.errorbar(mean, place, xerr=bars, **{**look, "linestyle": "none"})
         _name(axis, places, height)
-        for _, middle in places.values():
+        there = {words.called(category, c) for c in part[category]}
+        for name, (_, middle) in places.items():
             axis.axhline(middle, color="#dddddd", linewidth=0.6, zorder=0)
+            if name not in there:
+                box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+                where = axis.get_yaxis_transform()
+                axis.text(0.5, middle, "not measured", transform=where, ha="center", va="center", color=GREY, bbox=box)
             if chance is not None:
                 axis.vlines(chance, middle - 0.1, middle + 0.1, color=GREY, linestyle=":", linewidth=1, zorder=0.5)
 
     fig = _chart(table, panels, series, draw, height=height + 0.6, xlabel=xlabel, sharey=True, sharex=True)
     who = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
-    return Drawing(fig, f"Dot charts, {xlabel}{who}. {told(table, None, category, panels, series)}.")
+    alt = f"Dot charts, {xlabel}{who}. {told(table, None, category, panels, series)}."
+    return Drawing(fig, alt, scales=_scales(table))
+
+
+def _scales(table):
+    return tuple(scale for scale in dict.fromkeys(table["scale"]) if scale) if "scale" in table else ()
 
 
 def _valued(table, label, chance):
@@ -239,7 +254,8 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
     """Return a forest plot: for every line the mean difference over seeds with its interval, in points.
 
     `table` is that of `tables.contrasts`: a panel for each of the `measures` (across; default: all) and scale (down).
-    The band is ±δ, in which a difference does not matter. What is not comparable is grey and hollow.
+    The band is ±δ, in which a difference does not matter. What is not comparable is grey. An arrowhead: the interval
+    goes on beyond the axis. A single seed has none. Where the table has `seeds`, its differences are small dots.
     """
     if measures:
         table = pd.concat([table[table["measure"] == name] for name in measures])
@@ -266,13 +282,25 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 axis.fill_between([-delta, delta], middle - 0.08, middle + 0.08, color="#e4e4e4", linewidth=0, zorder=0)
                 axis.vlines(0, middle - 0.08, middle + 0.08, color=GREY, linewidth=0.8, zorder=0.5)
             for outcome, part in own.groupby("outcome"):
-                colour, marker = OUTCOMES[outcome]
+                colour, marker, fill = OUTCOMES[outcome]
                 place = [places[line][0] for line in part["line"].map(str)]
-                bars = [(part["mean"] - part["low"]).clip(upper=1e3), (part["high"] - part["mean"]).clip(upper=1e3)]
-                hollow = {"markerfacecolor": "white"} if outcome in (NOT_COMPARABLE, FLOOR) else {}
+                bars = [
+                    (part[end] - part["mean"]).abs().where(part[end].abs() < math.inf, 0) for end in ("low", "high")
+                ]
                 look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
-                axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **hollow)
-            axis.set(xlim=_wide(table[table["measure"] == measure]))  # the same at every scale
+                filled = {"fillstyle": fill, "markerfacecoloralt": "white"}
+                axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **filled)
+                for at, seeds in zip(place, part.get("seeds", ()), strict=False):
+                    axis.plot(seeds, [at + 0.055] * len(seeds), ".", color=colour, markersize=2.5, zorder=3)
+            limits = _wide(table[table["measure"] == measure])  # the same at every scale
+            axis.set(xlim=limits)
+            bounded = own[own["low"] > -math.inf]
+            for limit, marker, cut in (
+                (limits[0], "<", bounded["low"] < limits[0]), (limits[1], ">", bounded["high"] > limits[1])
+            ):  # fmt: skip
+                for line, outcome in bounded.loc[cut, ["line", "outcome"]].values:
+                    look = {"color": OUTCOMES[outcome][0], "markersize": 4, "clip_on": False}
+                    axis.plot(limit, places[str(line)][0], marker, **look)
             axis.tick_params(labelbottom=True)
             title = ", ".join(filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
@@ -291,7 +319,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
     told = [
         f"{name}: {mean:+.1f}, {said}" for name, mean, said in zip(named, table["mean"], table["told"], strict=True)
     ]
-    return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.")
+    return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.", scales=_scales(table))
 
 
 def _grouped(own):
@@ -325,10 +353,11 @@ def _width(label):
 
 
 def _wide(own):
-    """Return limits that hold every mean and what is bounded of the intervals, not all of a very wide one."""
+    """Return limits that hold every mean, every seed, and what is bounded of the intervals, not all of a wide one."""
     if not len(own):
         return -1, 1
-    ends = [own["low"].clip(lower=own["mean"].min() - 15).min(), own["high"].clip(upper=own["mean"].max() + 15).max()]
+    points = [*own["mean"], *(value for values in own.get("seeds", ()) for value in values)]
+    ends = [own["low"].clip(lower=min(points) - 15).min(), own["high"].clip(upper=max(points) + 15).max()]
     return min(ends[0], -own["delta"].max()) - 1, max(ends[1], own["delta"].max()) + 1
 
 

@@ -9,7 +9,8 @@ Student's t at the level of 95 %. δ (`delta`) is the smallest difference that w
     floor            both arms lie within 2 points of 0, of chance or of 100: there is nothing to compare
     not comparable   the arm's clean accuracy is more than 2 points below its partner's (the *gate*)
 
-Only the primary endpoints are corrected for their number (Holm 1979); all else is exploratory.
+Only the primary endpoints are corrected for their number (Holm 1979): what that does not bear out is open after
+correction. All else is exploratory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,8 @@ from scipy import stats
 from sparselib import checks
 
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "open"
-FLOOR, NOT_COMPARABLE = "floor", "not comparable"
-OUTCOMES = (BETTER, EQUAL, OPEN, WORSE, FLOOR, NOT_COMPARABLE)
+FLOOR, NOT_COMPARABLE, UNDONE = "floor", "not comparable", "open after correction"
+OUTCOMES = (BETTER, EQUAL, OPEN, UNDONE, WORSE, FLOOR, NOT_COMPARABLE)
 NEAR = 2.0  # points: so near to 0, chance or 100 there is nothing to compare
 GATE = 2.0  # points of clean accuracy that an arm may lie below its partner
 LEVEL = 0.95  # of every interval; an outcome asks for p < 1 − LEVEL
@@ -73,8 +74,9 @@ class Contrast:
 
 
 def told(outcome: str, small: bool, delta: float) -> str:
-    """Return an outcome in words: "better by less than 2" where it is `small`."""
-    return f"{outcome} by less than {delta:.2g}" if small else outcome
+    """Return an outcome in words, with δ where it decides: "equal within 2"; where `small`, "better by less than 2"."""
+    within = " by less than" if small else " within" if outcome == EQUAL else ""
+    return f"{outcome}{within} {delta:.2g}" if within else outcome
 
 
 def paired(treated: Mapping[int, float], control: Mapping[int, float]) -> np.ndarray:

@@ -163,12 +163,17 @@ class StructureAndCost(Figure):
     def endpoints(self, rows, delta):
         """Return the endpoint: the least share of the multiplications at which neither measure is worse by δ.
 
+        What the ensemble of that size loses under attack, which the endpoint does not ask, is told beside.
+
         The sizes are tested from the largest to the smallest, until one fails: so none is chosen among several.
         """
         found = compare(self.primary(), rows, delta=delta)
         cost = select(rows, {"task": "ensemble", "metric": "macs", "members": self.members})
         macs = cost.groupby(["arm", "sparsity"])["value"].mean()
-        least, p, outcome, last = 1.0, 1.0, statistics.OPEN, None
+        of, attacked = {"question": "ensemble", "members": self.members}, words.attack("pgd", "linf", self.eps)
+        beside = Comparison("C3", "", {**of, "arm": "shrunk"}, {**of, "arm": "dense"}, measures=(attacked,))
+        under = {f.at: f.contrast for f in compare([beside], rows, delta=delta)}
+        least, size, p, outcome, last = 1.0, 0.0, 1.0, statistics.OPEN, None
         for at, share in sorted((macs["shrunk"] / macs["dense"].iloc[0]).items()):
             both = [f.contrast for f in found if f.label == f"sparsity {at:g}"]
             if len(both) < 2:
@@ -182,11 +187,13 @@ class StructureAndCost(Figure):
                     p, outcome = harm, statistics.WORSE
             if risk >= 1 - statistics.LEVEL:
                 break
-            least, outcome, last = float(share), statistics.BETTER, closer
+            least, size, outcome, last = float(share), at, statistics.BETTER, closer
         if last is None:
             return []
         question = words.ENDPOINTS["cost"].format(delta=delta)
         told = f"{self.members} networks each; the difference closer to a loss: {last}"
+        if size in under:
+            told += f"; not asked for, accuracy under attack: {under[size]}, {under[size].told}"
         number = f"{100 * least:.0f} % of the multiplications ({told})"
         power = statistics.detectable(last.differences)
         return [Endpoint("C3", question, number, outcome, p, power, last.differences, delta, moves=False)]

@@ -1,7 +1,8 @@
 """What pages tell of rows and findings: measures of all scales together, for drawing, and the tables of the pages."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
@@ -54,23 +55,26 @@ def over_radius(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def masks(results: Iterable[Result]) -> pd.DataFrame:
-    """Return the measures of the dense networks and of those under a mask of the highest sparsity of their scale.
+    """Return the measures of the dense networks and of those under a mask of the endpoint's sparsity.
 
     For drawing: `network` names each; in the order: dense, learnt, controls.
     """
+    results = list(results)
     table = headline(together(results))
-    highest = table.groupby("scale")["sparsity"].transform("max")
-    table = table[(table["sparsity"] == 0) | (table["sparsity"] == highest)]
+    asked = table["scale"].map({r.profile: r.parameters.mask_sparsities[0] for r in results})
+    table = table[(table["sparsity"] == 0) | (table["sparsity"] == asked)]
     rank = table["learnt"].map({True: 1, False: 2}).where(table["arm"] != "dense", 0)
     table = table.assign(network=[words.network(line) for line in table.to_dict("records")], rank=rank)
     return table.sort_values("rank", kind="stable", ignore_index=True).drop(columns="rank")
 
 
-def started(table: pd.DataFrame, start: str = "dense") -> pd.DataFrame:
-    """Return the table where the networks of the arm `start` begin the line of every other arm, at each scale."""
-    dense, others = table[table["arm"] == start], table[~table["arm"].isin(["dense", start])]
-    arms = others[["scale", "arm", "structured"]].drop_duplicates()
-    return pd.concat([others, arms.merge(dense.drop(columns=["arm", "structured"]), on="scale")], ignore_index=True)
+def started(table: pd.DataFrame, partner: Callable[[str], str] = lambda arm: "dense") -> pd.DataFrame:
+    """Return the table where the line of every arm begins at its partner, an arm that is not pruned, at each scale."""
+    plain = table["arm"].isin(["dense", "unpruned"])
+    arms = table.loc[~plain, ["scale", "arm", "structured"]].drop_duplicates()
+    starts = table[plain].drop(columns="structured").rename(columns={"arm": "start"})
+    begun = arms.assign(start=arms["arm"].map(partner)).merge(starts, on=["scale", "start"])
+    return pd.concat([table[~plain], begun.drop(columns="start")], ignore_index=True)
 
 
 def costs(results: Iterable[Result], question: str, cost: str) -> pd.DataFrame:
@@ -92,7 +96,7 @@ def costs(results: Iterable[Result], question: str, cost: str) -> pd.DataFrame:
     table = headline(started(table))
     names = table["arm"].map(words.arm)
     if question == "ensemble":
-        names = table["members"].map(lambda n: f"ensemble of {n:g}, " if n > 1 else "one, ") + names
+        names = table["members"].map(lambda n: "ensemble, " if n > 1 else "one, ") + names
         table = table.sort_values("members", kind="stable")
     return table.assign(network=names)
 
@@ -104,7 +108,7 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def reach(table: pd.DataFrame, name: str = "network", beside: str = "") -> str:
-    """Return the lowest and the highest mean of `value` in words, for a caption; at each scale.
+    """Return which has the highest mean of `value` and which the lowest, for a caption; at each scale.
 
     Args: name: the column that says what is compared. beside: of its values, the one that is told apart, after them.
     """
@@ -112,13 +116,11 @@ def reach(table: pd.DataFrame, name: str = "network", beside: str = "") -> str:
     for scale, own in table.groupby("scale", sort=False):
         mean = own.groupby(name, sort=False)["value"].mean()
         ends = mean.drop(beside, errors="ignore").sort_values(kind="stable")
-        ends = [
-            f"{value:.0f} % ({words.called(name, which)})" for which, value in ends.iloc[[0, -1][: len(ends)]].items()
-        ]
-        told[scale] = (f"from {ends[0]} to {ends[1]}" if len(ends) > 1 else "".join(ends)) or "nothing measured"
-        if beside in mean:
-            told[scale] += f", {words.called(name, beside)} {mean[beside]:.0f} %"
-    return _by_scale(told)
+        said = [f"{value:.0f} % ({words.called(name, which)})" for which, value in ends.items()]
+        said = [f"at best {said[-1]}", f"at worst {said[0]}"] if len(said) > 1 else said
+        said += [f"beside {mean[beside]:.0f} % ({words.called(name, beside)})"] if beside in mean else []
+        told[scale] = ", ".join(said) or "nothing measured"
+    return _on(told)
 
 
 def smallest(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -133,27 +135,43 @@ def smallest_shared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def spread(found: pd.DataFrame, measure: str) -> str:
-    """Return the lowest and the highest difference of `contrasts` in one measure, with outcome; at each scale."""
+    """Return the highest and the lowest difference of `contrasts` in one measure, with outcome; at each scale."""
     own = found[(found["measure"] == measure) & (found["outcome"] != statistics.NOT_COMPARABLE)]
     told = {}
     for scale, part in own.groupby("scale", sort=False):
-        ends = part.sort_values("mean", kind="stable").iloc[[0, -1][: len(part)]]
+        ends = part.sort_values("mean", kind="stable").iloc[[-1, 0][: len(part)]]
         lines = [f"{e.mean:+z.1f} ({e.line}: {e.told})" for e in ends.itertuples()]
-        told[scale] = f"from {lines[0]} to {lines[1]}" if len(lines) > 1 else lines[0]
-    return _by_scale(told) or "nothing is comparable"
+        told[scale] = f"at best {lines[0]}, at worst {lines[1]}" if len(lines) > 1 else lines[0]
+    return _on(told) or "nothing that is comparable"
+
+
+def alike(table: pd.DataFrame, results: Iterable[Result]) -> tuple[pd.DataFrame, list[str]]:
+    """Return `contrasts` in the measures that each scale shows, under names that all share, and these names.
+
+    Scales attack at radii of their own: in the shared name there is none.
+    """
+    shown = {r.profile: list(r.parameters.shown()) for r in results}
+    names = [
+        own[0] if len({*own}) == 1 else re.sub(r" [\d.]+$", "", own[0]) for own in zip(*shown.values(), strict=True)
+    ]
+    parts = []
+    for scale, own in shown.items():
+        part = table[(table["scale"] == scale) & table["measure"].isin(own)]
+        parts.append(part.assign(measure=part["measure"].map(dict(zip(own, names, strict=True)))))
+    return pd.concat(parts), names
 
 
 def summed_up(found: dict[str, list[Endpoint]]) -> str:
     """Return the claims of each outcome, for a caption: "better: C1b, C3; open: C1a"; at each scale."""
     told = {}
     for scale, own in found.items():
-        claims = {outcome: [e.claim for e in own if e.outcome == outcome] for outcome in statistics.OUTCOMES}
+        claims = {outcome: [e.claim for e in own if e.mark == outcome] for outcome in statistics.OUTCOMES}
         told[scale] = "; ".join(f"{outcome}: {', '.join(dict.fromkeys(c))}" for outcome, c in claims.items() if c)
-    return _sentence(_by_scale(told))
+    return _sentence(". ".join(f"{words.scale(s)}: {said}" if len(told) > 1 else said for s, said in told.items()))
 
 
-def _by_scale(told):
-    return ". ".join(f"{words.scale(scale)}: {said}" if len(told) > 1 else said for scale, said in told.items())
+def _on(told):
+    return "; ".join(f"{said} on {words.scale(scale)}" if len(told) > 1 else said for scale, said in told.items())
 
 
 def means(
@@ -325,10 +343,10 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
         for e in own:
             head = f"{e.claim}: {e.question}"
             mean, low, high = statistics.interval(e.differences)
-            ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.outcome, "told": e.told}
+            ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.mark, "told": e.told}
             line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
             line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
-            lines.append({**line, **ends, "undone": e.undone})
+            lines.append({**line, **ends, "seeds": e.differences})
     return pd.DataFrame(lines)
 
 
@@ -346,6 +364,10 @@ def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
     if ends := movable(found):
         most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
         run.explorer("delta", {"delta": delta, "most": most, "ends": ends}, "What the outcomes are for another δ")
+        run.say(
+            "Left out are endpoints of a single seed, areas, whose δ is a tenth of the partner's value, and shares of "
+            "cost, which have none. What is *open after correction* stays so: the correction looks at all endpoints."
+        )
 
 
 def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
@@ -356,7 +378,7 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
     """
     ends = []
     for line in end_points(found).to_dict("records"):
-        kept = line["undone"] or line["outcome"] in (statistics.NOT_COMPARABLE, statistics.FLOOR)
+        kept = line["outcome"] in (statistics.UNDONE, statistics.NOT_COMPARABLE, statistics.FLOOR)
         if line["moves"] and math.isfinite(line["low"]):
             own = {name: line[name] for name in ("mean", "low", "high", "delta")} | {"scale": line["of"]}
             ends.append({"name": line["head"], **own, "fixed": line["outcome"] if kept else None})

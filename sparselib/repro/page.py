@@ -80,12 +80,15 @@ class Run:
         """Show a figure, and its stamp where that is not the stamp of a figure above.
 
         Args:
-            drawing: a figure (`fig`), what it shows in words (`alt`), and whether it holds images (`picture`).
+            drawing: a figure (`fig`), what it shows in words (`alt`), whether it holds images (`picture`), and the
+                profiles that it shows (`scales`), where it tells them apart.
             name: its label, "fig-…", for references in the book. caption: Markdown (names from outside by
                 `outside.markdown`); the origin is added.
             of: the Results that it shows; default: those of `results`. Or its origin in words; "" for a diagram.
         """
         shown = self._results if of is None or isinstance(of, str) else of
+        if of is None and drawing.scales:
+            shown = [result for result in shown or () if result.profile in drawing.scales]
         _verbatim(drawing.fig)
         _legible(drawing.fig)
         drawing.fig.suppressComposite = True  # images stay apart from the text between them
@@ -262,6 +265,12 @@ def scales(parameters: dict[str, Parameters]) -> dict[str, list[Result]]:
         for result in published_results(type(p), but=p.profile):
             found[result.profile].append(result)
     return dict(found)
+
+
+def whole(results: Iterable[Result]) -> Result:
+    """Return the Results of several pages at one scale as one, for the origin of what is drawn from all of them."""
+    first, *others = results
+    return Result(first.parameters, pd.concat([first.rows, *(r.rows for r in others)]), live=first.live)
 
 
 def _emphasised(text):

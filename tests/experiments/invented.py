@@ -47,12 +47,16 @@ def together(*parts):
     return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=0, ignore_index=True)
 
 
-def ensembles(clean, near, share, *, members=5):
-    """Return rows of ensembles: dense, of 90 % right and 80 % AUROC, and shrunk ones by {sparsity: what it has}."""
+def ensembles(clean, near, share, *, members=5, attacked=None):
+    """Return rows of ensembles: dense, of 90 % right and 80 % AUROC, and shrunk ones by {sparsity: what it has}.
+
+    `attacked`: {arm: what PGD leaves at the radius of figure 4}.
+    """
 
     def one(arm, sparsity, right, auroc, macs):
         detected = {("msp", "auroc", "near", "heldout"): auroc}
-        found = rows(arm, sparsity, right, detected=detected, question="ensemble", members=members)
+        own = {"attacked": {page(4).eps: attacked[arm]}} if attacked else {}
+        found = rows(arm, sparsity, right, detected=detected, question="ensemble", members=members, **own)
         cost = rows(arm, sparsity, macs, question="ensemble", members=members).assign(metric="macs")
         return pd.concat([found, cost]).assign(task="ensemble")
 

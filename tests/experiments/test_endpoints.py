@@ -13,7 +13,7 @@ from sparselib.experiments.findings import Endpoint, corrected, endpoints
 def _endpoint(differences, delta=2.0):
     contrast = statistics.contrast(differences, delta)
     p = statistics.p_value(differences)
-    return Endpoint("C1", "?", str(contrast), contrast.told, p, 1.0, contrast.differences, delta)
+    return Endpoint("C1", "?", str(contrast), contrast.outcome, p, 1.0, contrast.differences, delta)
 
 
 def _with_p(p, sign=1, spread=1.0):
@@ -27,7 +27,7 @@ def test_endpoints_are_corrected_by_holm():
     found = corrected([_endpoint(_with_p(p)) for p in given])
     expected = multipletests(given, method="holm")[1]
     assert [e.p for e in found] == pytest.approx(list(expected), rel=1e-6)
-    assert [e.outcome.split()[0] for e in found] == ["open", "better", "better", "equal"]
+    assert [e.outcome for e in found] == ["open", "better", "better", "equal"]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -44,7 +44,7 @@ def test_what_is_not_borne_out_is_open(sign):
 def test_what_claims_no_difference_is_not_opened():
     told = [_endpoint(_with_p(0.9, spread=0.5)), _endpoint([0.1, 60.0, -70.0])]
     floor = statistics.contrast(_with_p(0.04), 2.0, floor=True)
-    told.append(Endpoint("C1", "?", str(floor), floor.told, 0.04, 1.0, floor.differences, 2.0))
+    told.append(Endpoint("C1", "?", str(floor), floor.outcome, 0.04, 1.0, floor.differences, 2.0))
     assert [e.outcome for e in corrected(told)] == ["equal", "open", "floor"]
     assert corrected([]) == []
 
@@ -94,7 +94,7 @@ SHARE = {0.5: 0.4, 0.7: 0.2, 0.85: 0.1}
 
 
 def _cost(clean, near, *, delta=2.0, **more):
-    made = ensembles(dict(zip(SHARE, clean, strict=True)), dict(zip(SHARE, near, strict=True)), SHARE)
+    made = ensembles(dict(zip(SHARE, clean, strict=True)), dict(zip(SHARE, near, strict=True)), SHARE, **more)
     (found,) = endpoints(page(4, unit_sparsities=list(SHARE), scratch_sparsities=[0.7]), made, delta=delta)
     return found
 
@@ -107,6 +107,12 @@ BAD_NEAR = list(0.76 + WOBBLE)
 def test_the_smallest_size_that_loses_nothing_counts():
     found = _cost([GOOD] * 3, [GOOD_NEAR] * 3)
     assert found.number.startswith("10 % of the multiplications") and found.outcome == "better"
+
+
+def test_what_the_cheap_ensemble_loses_under_attack_is_told_beside():
+    found = _cost([GOOD] * 3, [GOOD_NEAR] * 3, attacked={"dense": 0.5, "shrunk": list(0.3 + WOBBLE)})
+    assert found.outcome == "better" and "; not asked for, accuracy under attack: -20.0 [" in found.number
+    assert found.number.endswith("], worse)")
 
 
 @pytest.mark.parametrize("clean, near", [

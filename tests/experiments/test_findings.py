@@ -7,7 +7,7 @@ from invented import SEEDS, WOBBLE, page, rows, together
 from scipy import stats
 
 from sparselib.experiments import findings, words
-from sparselib.experiments.findings import AREA, STRONGEST, Comparison, compare, endpoints, measures, select
+from sparselib.experiments.findings import AREA, STRONGEST, Comparison, compare, endpoint, endpoints, measures, select
 from sparselib.experiments.measurements import Multitargeted
 from sparselib.experiments.sparsity import weights
 
@@ -207,6 +207,19 @@ def test_an_endpoint_is_the_mean_over_its_lines():
     wobble = 50 * np.mean([1, 3, 2000 / 300]) * WOBBLE  # half: the area is the mean of clean and attacked accuracy
     assert found.contrast.differences == pytest.approx(tuple(2.5 + wobble))
     assert found.measure == STRONGEST and found.contrast.delta == pytest.approx(found.values[1] / 10)
+    assert sorted(part.contrast.mean for part in found.parts) == pytest.approx([0.5, 2, 5])
+    assert endpoint(found).number == f"{found.contrast}, of 3 sizes from +0.5 to +5.0"
+    (alone,) = compare([same_size], _sizes().query("size == 300"))
+    assert not alone.parts and endpoint(alone).number == str(alone.contrast)
+
+
+def test_an_endpoint_tells_of_sizes_that_lost_their_clean_accuracy():
+    rows = _sizes()
+    broken = (rows["size"] == 300) & (rows["arm"] == "magnitude after") & rows["attack"].isna()
+    rows.loc[broken, "value"] -= 0.04
+    (found,) = compare(list(page(1).primary())[1:], rows)
+    assert found.contrast.outcome != "not comparable", "their mean is near enough"
+    assert endpoint(found).number.endswith(", 1 not comparable by itself")
 
 
 def test_seeds_that_are_missing_are_refused():

@@ -58,8 +58,8 @@ def test_a_contrast_is_scipys_paired_test():
         (1.0, 0.5, BETTER, "better by less than 2"),
         (-5.0, 1.0, WORSE, "worse"),
         (-1.0, 0.5, WORSE, "worse by less than 2"),
-        (0.0, 1.9, EQUAL, "equal"),
-        (-0.5, 1.4, EQUAL, "equal"),
+        (0.0, 1.9, EQUAL, "equal within 2"),
+        (-0.5, 1.4, EQUAL, "equal within 2"),
         (0.0, 2.1, OPEN, "open"),
         (1.0, 1.1, OPEN, "open"),  # up to 2.1, from below 0
         (-3.0, 3.1, OPEN, "open"),
