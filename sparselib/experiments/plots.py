@@ -19,7 +19,7 @@ import seaborn as sns
 import torch
 from matplotlib import patches
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from sparselib.experiments import statistics, words
@@ -91,13 +91,14 @@ def lines(
     point = "sparsity" if x in words.COSTS else x
 
     def draw(axis, part, looks):
-        order, drawn = sorted(part[point].unique()), [kind for kind in looks if kind in set(part[series])]
-        many = len(drawn) > CROWD
+        order, many = sorted(part[point].unique()), len(looks) > CROWD
+        drawn = [kind for kind in looks if kind in set(part[series])]
+        apart = 0.4 / (len(drawn) - 1) if len(drawn) > CROWD else 0.0  # bars stand side by side
         for kind, own in part.groupby(series, sort=False):
             groups = own.groupby(point)
             found = groups["value"].agg(statistics.interval)
-            beside = drawn.index(kind) / (len(drawn) - 1) - 0.5 if many else 0.0  # bars stand side by side
-            place = [order.index(v) + 0.4 * beside for v in found.index] if x in EVEN else groups[x].mean()
+            beside = apart * (drawn.index(kind) - (len(drawn) - 1) / 2)
+            place = [order.index(v) + beside for v in found.index] if x in EVEN else groups[x].mean()
             look = looks[kind] | ({"capsize": 0, "markersize": 4, "linewidth": 0.7} if many else {"linewidth": 1.3})
             axis.errorbar(place, *_bars(found), **look)
         if chance is not None:
@@ -115,7 +116,7 @@ def lines(
 
     shared = {"sharey": "row", "sharex": "col" if x in words.COSTS else False}
     fig = _chart(table, panels, series, draw, height=2.4, xlabel=xlabel, ylabel=ylabel, **shared)
-    alt = f"Line charts, {ylabel} against {xlabel}. {told(table, point, series, panels)}."
+    alt = f"Line charts, {ylabel} against {xlabel}. {words.chart(table, point, series, panels)}."
     return Drawing(fig, alt, scales=_scales(table))
 
 
@@ -144,15 +145,14 @@ def dots(
         for name, (_, middle) in places.items():
             axis.axhline(middle, color="#dddddd", linewidth=0.6, zorder=0)
             if name not in there:
-                box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-                where = axis.get_yaxis_transform()
-                axis.text(0.5, middle, "not measured", transform=where, ha="center", va="center", color=GREY, bbox=box)
+                look = {"ha": "center", "va": "center", "color": GREY, "backgroundcolor": "white"}
+                axis.text(0.5, middle, "not measured", transform=axis.get_yaxis_transform(), **look)
             if chance is not None:
                 axis.vlines(chance, middle - 0.1, middle + 0.1, color=GREY, linestyle=":", linewidth=1, zorder=0.5)
 
     fig = _chart(table, panels, series, draw, height=height + 0.6, xlabel=xlabel, sharey=True, sharex=True)
     who = ", " + " / ".join(words.called(series, k) for k in dict.fromkeys(table[series])) if series else ""
-    alt = f"Dot charts, {xlabel}{who}. {told(table, None, category, panels, series)}."
+    alt = f"Dot charts, {xlabel}{who}. {words.chart(table, None, category, panels, series)}."
     return Drawing(fig, alt, scales=_scales(table))
 
 
@@ -228,18 +228,21 @@ def _chart(table, panels, series, draw, *, height, xlabel, ylabel=None, sharey, 
             axis.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
             axis.set_ylabel(ylabel or "")
-        legend = _legend(axes)
-        if len(legend) > 1:
-            columns = min(4, int(13 * shape[0]) // (7 + max(map(len, legend))) or 1)  # as many as fit side by side
-            fig.legend(legend.values(), legend.keys(), loc="outside upper center", ncol=columns, frameon=False)
-            fig.set_figheight(shape[1] + 0.1 + 0.22 * -(-len(legend) // columns))
+        if high := _legend(fig, axes, shape[0], 4):
+            fig.set_figheight(shape[1] + 0.1 + 0.22 * high)
     return fig
 
 
-def _legend(axes):
-    """Return {label: handle} of all panels."""
+def _legend(fig, axes, width, most, order=None):
+    """Put one legend above all panels, its labels in this order; return its number of lines."""
     found = [axis.get_legend_handles_labels() for axis in axes.flat]
-    return {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    legend = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    shown = [label for label in order or legend if label in legend]
+    if order is None and len(shown) < 2:
+        return 0
+    columns = min(most, int(13 * width) // (7 + max(map(len, shown))) or 1)  # as many as fit side by side
+    fig.legend([legend[label] for label in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
+    return -(-len(shown) // columns)
 
 
 def _bars(found):
@@ -250,12 +253,13 @@ def _bars(found):
     return mean, [below, above]
 
 
-def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
+def forest(table: pd.DataFrame, measures: Sequence[str] = (), *, squeezed: float = math.inf) -> Drawing:
     """Return a forest plot: for every line the mean difference over seeds with its interval, in points.
 
     `table` is that of `tables.contrasts`: a panel for each of the `measures` (across; default: all) and scale (down).
     The band is ±δ, in which a difference does not matter. What is not comparable is grey. An arrowhead: the interval
-    goes on beyond the axis. A single seed has none. Where the table has `seeds`, its differences are small dots.
+    goes on beyond the axis. A single seed has none. Where the table has `seeds`, its differences are small dots. Beyond
+    ±`squeezed` the axis is logarithmic.
     """
     if measures:
         table = pd.concat([table[table["measure"] == name] for name in measures])
@@ -284,9 +288,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
             for outcome, part in own.groupby("outcome"):
                 colour, marker, fill = OUTCOMES[outcome]
                 place = [places[line][0] for line in part["line"].map(str)]
-                bars = [
-                    (part[end] - part["mean"]).abs().where(part[end].abs() < math.inf, 0) for end in ("low", "high")
-                ]
+                bars = [(part[n] - part["mean"]).abs().where(part[n].abs() < math.inf, 0) for n in ("low", "high")]
                 look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.3}
                 filled = {"fillstyle": fill, "markerfacecoloralt": "white"}
                 axis.errorbar(part["mean"], place, xerr=bars, label=outcome, **look, **filled)
@@ -294,13 +296,14 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                     axis.plot(seeds, [at + 0.055] * len(seeds), ".", color=colour, markersize=2.5, zorder=3)
             limits = _wide(table[table["measure"] == measure])  # the same at every scale
             axis.set(xlim=limits)
-            bounded = own[own["low"] > -math.inf]
-            for limit, marker, cut in (
-                (limits[0], "<", bounded["low"] < limits[0]), (limits[1], ">", bounded["high"] > limits[1])
-            ):  # fmt: skip
-                for line, outcome in bounded.loc[cut, ["line", "outcome"]].values:
-                    look = {"color": OUTCOMES[outcome][0], "markersize": 4, "clip_on": False}
-                    axis.plot(limit, places[str(line)][0], marker, **look)
+            if squeezed < max(map(abs, limits)):
+                axis.set_xscale("symlog", linthresh=squeezed, linscale=1.5)
+                ticks = [t for t in (-50, -squeezed, 0, squeezed, 50) if limits[0] <= t <= limits[1]]
+                axis.xaxis.set(ticks=ticks, major_formatter="{x:g}", minor_locator=NullLocator())
+            for end, limit, marker in (("low", limits[0], "<"), ("high", limits[1], ">")):
+                cut = own[((own[end] - limit) * limit > 0) & (own[end].abs() < math.inf)]
+                for line, colour in zip(cut["line"].map(str), (OUTCOMES[o][0] for o in cut["outcome"]), strict=True):
+                    axis.plot(limit, places[line][0], marker, color=colour, markersize=4, clip_on=False)
             axis.tick_params(labelbottom=True)
             title = ", ".join(filter(None, [words.measure(measure), words.scale(scale) if len(scales) > 1 else ""]))
             axis.set_title(textwrap.fill(title, 60 // len(panels)))
@@ -310,16 +313,9 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ()) -> Drawing:
                 axis.tick_params(axis="y", length=0)
         for axis in axes[-1]:
             axis.set_xlabel("points" if len(panels) > 2 else "difference in points")
-        legend = _legend(axes)
-        shown = [name for name in OUTCOMES if name in legend]
-        columns = min(3, int(13 * WIDTH) // (7 + max(map(len, shown))) or 1)
-        fig.legend([legend[n] for n in shown], shown, loc="outside upper center", ncol=columns, frameon=False)
-    lines = table[["scale", "measure", "line"]].values.tolist()
-    named = [", ".join(filter(None, (words.scale(scale), *rest))) for scale, *rest in lines]
-    told = [
-        f"{name}: {mean:+.1f}, {said}" for name, mean, said in zip(named, table["mean"], table["told"], strict=True)
-    ]
-    return Drawing(fig, f"Forest plot of differences in points. {'; '.join(told[:60])}.", scales=_scales(table))
+        _legend(fig, axes, WIDTH, 3, OUTCOMES)
+    told = words.differences(table, most=60)
+    return Drawing(fig, f"Forest plot of differences in points. {told}.", scales=_scales(table))
 
 
 def _grouped(own):
@@ -402,19 +398,3 @@ def pictures(
         axis.axis("off")
         fig.set_size_inches(wide, max(ends))
         return Drawing(fig, alt, picture=True)
-
-
-def told(table: pd.DataFrame, x: str | None, series: str, panels: str | None, inner: str | None = None) -> str:
-    """Return a chart in words: for every panel, scale and series the means; over `x`, that at its two ends."""
-    said = []
-    groups = [c for c in ("scale", panels) if c and c in table]
-    for key, part in table.groupby(groups, sort=False) if groups else [((), table)]:
-        values = []
-        for kind, own in part.groupby(series, sort=False):
-            means = own.groupby(inner or x or series, sort=bool(x))["value"].mean()
-            ends = means.iloc[[0, -1]] if x else means
-            numbers = (" to " if x else " / ").join(f"{v:.0f}" for v in ends)
-            values.append(f"{words.called(series, kind)} {numbers}")
-        where = ", ".join(map(words.called, groups, key))
-        said.append((f"{where}: " if where else "") + ", ".join(values))
-    return "; ".join(said)

@@ -157,3 +157,11 @@ def detectable(differences: ArrayLike) -> float:
         return float("inf")
     quantiles = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) + stats.t.ppf(POWER, len(values) - 1)
     return float(quantiles * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def widening(seeds: int, tested: int, trained: int) -> float:
+    """Return by which factor intervals grow where the seeds' images come from one pool: √(1 + seeds·tested/trained).
+
+    The correction of Nadeau and Bengio (2003) for train and test sets of these sizes, drawn anew for each seed.
+    """
+    return float(np.sqrt(1 + seeds * tested / trained))

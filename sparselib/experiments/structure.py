@@ -153,6 +153,19 @@ class StructureAndCost(Figure):
         """Return the measures that the endpoint rests on, whose differences are drawn."""
         return "clean", f"{words.detector('msp')}, near"
 
+    def purposes(self):
+        """Yield (method, question, measure): what each method is used for, and where shrunk and dense are compared."""
+        attacked, arms = words.attack("pgd", "linf", self.eps), f"{words.ARMS['shrunk']} against {words.ARMS['dense']}"
+        for name, of in self.subjects():
+            measures = {
+                "ensemble": (attacked, f"{words.detector('msp')}, near"),
+                "adversarial": (attacked,),
+                "smoothing": (words.ACCURACIES["certified"],),
+                "detectors": [f"{words.detector(own)}, near" for own in of.get("detector", ())],
+            }[of["question"]]
+            for measure in measures:
+                yield name, f"{name}: {arms}", measure
+
     def primary(self):
         """Yield what the endpoint rests on: an ensemble of shrunk networks against the dense one, in two measures."""
         of = {"question": "ensemble", "members": self.members}

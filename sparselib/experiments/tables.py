@@ -1,6 +1,5 @@
 """What pages tell of rows and findings: measures of all scales together, for drawing, and the tables of the pages."""
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from sparselib.experiments import statistics, words
-from sparselib.experiments.findings import Comparison, Endpoint, compare, corrected, endpoints, measures, select
+from sparselib.experiments.findings import Comparison, compare, endpoints, measures, select
 from sparselib.repro.page import Result, Run
 
 MANY = 8  # tables under one another
+RADIUS = re.compile(r"(?<=L[∞2]) [\d.]+$")  # in the name of an attack
 
 
 def rows(results: Iterable[Result]) -> pd.DataFrame:
@@ -151,23 +151,12 @@ def alike(table: pd.DataFrame, results: Iterable[Result]) -> tuple[pd.DataFrame,
     Scales attack at radii of their own: in the shared name there is none.
     """
     shown = {r.profile: list(r.parameters.shown()) for r in results}
-    names = [
-        own[0] if len({*own}) == 1 else re.sub(r" [\d.]+$", "", own[0]) for own in zip(*shown.values(), strict=True)
-    ]
+    names = [own[0] if len({*own}) == 1 else RADIUS.sub("", own[0]) for own in zip(*shown.values(), strict=True)]
     parts = []
     for scale, own in shown.items():
         part = table[(table["scale"] == scale) & table["measure"].isin(own)]
         parts.append(part.assign(measure=part["measure"].map(dict(zip(own, names, strict=True)))))
     return pd.concat(parts), names
-
-
-def summed_up(found: dict[str, list[Endpoint]]) -> str:
-    """Return the claims of each outcome, for a caption: "better: C1b, C3; open: C1a"; at each scale."""
-    told = {}
-    for scale, own in found.items():
-        claims = {outcome: [e.claim for e in own if e.mark == outcome] for outcome in statistics.OUTCOMES}
-        told[scale] = "; ".join(f"{outcome}: {', '.join(dict.fromkeys(c))}" for outcome, c in claims.items() if c)
-    return _sentence(". ".join(f"{words.scale(s)}: {said}" if len(told) > 1 else said for s, said in told.items()))
 
 
 def _on(told):
@@ -259,17 +248,13 @@ def answer(run: Run, results: Iterable[Result]) -> None:
     for result in results:
         for found in endpoints(result.parameters, result.rows):
             where = f"{words.scale(result.profile)}, {seeds(result)}"
-            told.setdefault(_sentence(found.question), []).append(f"**{found.alone}**, {found.number} ({where})")
+            told.setdefault(words.sentence(found.question), []).append(f"**{found.alone}**, {found.number} ({where})")
     lines = [f"- {question}: {'; '.join(outcomes)}." for question, outcomes in told.items()]
     how = """Differences in points over seeds with intervals at the level of 95 %. What is better or worse on its own \
 can become open when it is corrected for the number of endpoints: {doc}`/notebooks/06_verdict`, where the outcomes \
 are explained."""
     body = "\n".join([*(lines or ["- Nothing can be compared."]), "", how])
     run.lead(f'<details class="answer" open><summary>Answer</summary>\n\n{body}\n\n</details>')
-
-
-def _sentence(text):
-    return text[0].upper() + text[1:]
 
 
 def seeds(result: Result) -> str:
@@ -303,6 +288,17 @@ def contrasts(results: Iterable[Result]) -> pd.DataFrame:
     return table
 
 
+def purposes(table: pd.DataFrame, results: Iterable[Result]) -> pd.DataFrame:
+    """Return the lines of `contrasts` in what each method is used for, shrunk against dense, all in one panel."""
+    parts = [table.iloc[:0]]
+    for r in results:
+        for method, question, measure in r.parameters.purposes():
+            own = table[(table["scale"] == r.profile) & (table["question"] == question) & (table["measure"] == measure)]
+            head = f"{method}: {RADIUS.sub('', words.measure(measure))}"
+            parts.append(own.assign(measure="", head=head, line=[f"{head}, sparsity {at:g}" for at in own["at"]]))
+    return pd.concat(parts)
+
+
 def rival(comparison: Comparison) -> str:
     """Return what the other detector is called, where two are compared; else ""."""
     other = comparison.control.get("detector")
@@ -325,69 +321,3 @@ def every_contrast(run: Run, table: pd.DataFrame) -> None:
             lines,
             ["of", "measure", "partner", "own", "difference", "outcome"],
         )
-
-
-def ends(scales: dict[str, list[Result]], delta: float) -> dict[str, list[Endpoint]]:
-    """Return {scale: endpoints} of {scale: Results of all figures}, corrected for their number at each scale."""
-    return {
-        scale: corrected([e for r in own for e in endpoints(r.parameters, r.rows, delta=delta)])
-        for scale, own in scales.items()
-    }
-
-
-def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
-    """Return the endpoints of all scales for `plots.forest`: the scales of one endpoint stand together."""
-    lines = []
-    for at, (scale, own) in enumerate(found.items()):
-        label = words.scale(scale) if len(found) > 1 else ""
-        for e in own:
-            head = f"{e.claim}: {e.question}"
-            mean, low, high = statistics.interval(e.differences)
-            ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.mark, "told": e.told}
-            line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
-            line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
-            lines.append({**line, **ends, "seeds": e.differences})
-    return pd.DataFrame(lines)
-
-
-def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
-    """Show every endpoint at every scale: the number with its interval, Holm's p, the outcome; and with a movable δ."""
-    told: dict[str, list[str]] = {}
-    groups: dict[str, list[list[str]]] = {}
-    lines = [(e.claim, e.question, words.scale(scale), e) for scale, own in found.items() for e in own]
-    for claim, question, scale, e in sorted(lines, key=lambda line: line[:2]):
-        p, outcome = f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"
-        told.setdefault(f"- **{claim}**. {_sentence(question)}", []).append(f"{outcome}, {e.number} ({scale})")
-        groups.setdefault(f"{claim}: {question}", []).append([scale, e.number, p, outcome])
-    run.lead("\n".join(f"{asked}: {'; '.join(found)}." for asked, found in told.items()))
-    run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"])
-    if ends := movable(found):
-        most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
-        run.explorer("delta", {"delta": delta, "most": most, "ends": ends}, "What the outcomes are for another δ")
-        run.say(
-            "Left out are endpoints of a single seed, areas, whose δ is a tenth of the partner's value, and shares of "
-            "cost, which have none. What is *open after correction* stays so: the correction looks at all endpoints."
-        )
-
-
-def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
-    """Return the endpoints whose δ is in points and may be moved, as the explorer "delta" reads them.
-
-    `fixed` is an outcome that no δ changes: not comparable, at the floor, or open because the correction for their
-    number makes it so. A single seed has no interval, and is left out.
-    """
-    ends = []
-    for line in end_points(found).to_dict("records"):
-        kept = line["outcome"] in (statistics.UNDONE, statistics.NOT_COMPARABLE, statistics.FLOOR)
-        if line["moves"] and math.isfinite(line["low"]):
-            own = {name: line[name] for name in ("mean", "low", "high", "delta")} | {"scale": line["of"]}
-            ends.append({"name": line["head"], **own, "fixed": line["outcome"] if kept else None})
-    return ends
-
-
-def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
-    """Say for each scale which difference its seeds could have found."""
-    for scale, own in found.items():
-        least = [f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none (one seed has no spread)" for e in own]
-        told = "\n".join(f"- **{e.claim}** {_sentence(e.question)}: {d}." for e, d in zip(own, least, strict=True))
-        run.say(f"*{words.scale(scale)}*, in points:\n\n{told}")

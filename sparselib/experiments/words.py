@@ -7,6 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
+
 from sparselib.experiments.fields import detector as read_detector
 from sparselib.experiments.fields import recipe as read_recipe
 from sparselib.experiments.samples import strength
@@ -111,7 +113,7 @@ def pruned(recipe: str, sparsity: float) -> str:
 
 def measure(name: str) -> str:
     """Return what a measure of `findings.measures` is called in titles: "MSP, near" is "MSP, near outliers"."""
-    return MEASURES.get(name, name)
+    return MEASURES.get(name) or re.sub(r", (near|far)$", r", \1 outliers", name)
 
 
 def network(row) -> str:
@@ -183,3 +185,32 @@ NAMES = {
     "family": lambda name: FAMILIES.get(name, name),
     "measure": measure,
 }
+
+
+def sentence(text: str) -> str:
+    """Return a text that begins with a capital letter."""
+    return text[0].upper() + text[1:]
+
+
+def chart(table: pd.DataFrame, x: str | None, series: str, panels: str | None, inner: str | None = None) -> str:
+    """Return a chart in words: for every panel, scale and series the means; over `x`, that at its two ends."""
+    said = []
+    groups = [c for c in ("scale", panels) if c and c in table]
+    for key, part in table.groupby(groups, sort=False) if groups else [((), table)]:
+        values = []
+        for kind, own in part.groupby(series, sort=False):
+            means = own.groupby(inner or x or series, sort=bool(x))["value"].mean()
+            ends = means.iloc[[0, -1]] if x else means
+            numbers = (" to " if x else " / ").join(f"{v:.0f}" for v in ends)
+            values.append(f"{called(series, kind)} {numbers}")
+        where = ", ".join(map(called, groups, key))
+        said.append((f"{where}: " if where else "") + ", ".join(values))
+    return "; ".join(said)
+
+
+def differences(table: pd.DataFrame, most: int) -> str:
+    """Return the first lines of a forest plot in words: each mean difference and what it comes to."""
+    said = []
+    for where, *rest, mean, told in table[["scale", "measure", "line", "mean", "told"]].head(most).values.tolist():
+        said.append(f"{', '.join(filter(None, (scale(where), *rest)))}: {mean:+.1f}, {told}")
+    return "; ".join(said)

@@ -17,7 +17,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -222,6 +222,15 @@ def of_objects(*things: type, tables: frozenset[str] = frozenset()) -> dict[str,
     for thing in set(things) - own:
         found |= _of_others(thing)
     return found
+
+
+def of_names(names: Iterable[str], tables: Iterable[str] = ()) -> dict[str, str]:
+    """Return what `of_objects` does, of definitions of the package by name ("module.symbol"), but for those gone."""
+    places = (str(name).rpartition(".")[::2] for name in names)
+    known = {
+        (module, symbol) for module, symbol in places if _is_module(module) and symbol in _module(module).definitions
+    }
+    return dict(_of_symbols(frozenset(known), frozenset(tables)))
 
 
 @cache  # whatever becomes of the files, this thing is what they held when it was met

@@ -251,6 +251,8 @@ def published_results(page: type[Parameters], *, but: str) -> list[Result]:
         except published.PublishedError as error:
             warnings.warn(f"{error}. Its rows are not shown", stacklevel=2)
             continue
+        if published.code_changed(profile, page.notebook):
+            warnings.warn(f"the published rows of {profile} were computed by other code than this", stacklevel=2)
         if parameters is not None and rows is not None:
             found.append(Result(parameters, rows, live=False))
     return found

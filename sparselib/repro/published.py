@@ -1,8 +1,8 @@
 """Published results: the rows of a figure as a table in git, with what is needed to compute them again.
 
     results/<profile>/<notebook>.csv     one line for each thing measured, a column for each metric
-    results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, what is the same in all lines, and
-                                         the checksums of the table and of the file itself
+    results/<profile>/<notebook>.json    parameters, versions, commit, machine, date, the digest of the code, what is
+                                         the same in all lines, the checksums of the table and of the file itself
 
 Columns of the table: those of the role and of the step, those that tell the lines of one step apart ("within" in the
 JSON), the metrics, and `what`, `key` (see `step`, shortened to SHORT digits), `seconds`. What is the same in all lines
@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 
 from sparselib import checkpoints
+from sparselib.repro import dependencies, project, runner
 from sparselib.repro import parameters as typed
-from sparselib.repro import project, runner
 from sparselib.repro.parameters import ParameterError, Parameters
+from sparselib.repro.step import Step
 from sparselib.repro.store import Store, sha256
 
 FORMAT = "3"
@@ -54,11 +55,36 @@ def write(parameters: Parameters, store: Store) -> list[Path]:
     rows = runner.tidy(roles, records).drop(columns="taken")
     own = {name for record in records.values() for row in record["rows"] for name in row}
     within = [name for name in rows.columns if name in own - {"metric", "value"}]
-    return write_rows(parameters, rows, within)
+    return write_rows(parameters, rows, within, code_of(step for _, step in roles))
 
 
-def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) -> list[Path]:
-    """Write tidy rows as `runner.rows` has them; `within`: the columns that rows of some step have of their own."""
+def code_of(steps: Iterable[Step]) -> dict:
+    """Return where the code behind steps and their inputs begins, and its digest: see `code_changed`."""
+    seen, todo = set(), list(steps)
+    while todo:
+        if (step := todo.pop()) not in seen:
+            seen.add(step)
+            todo += step.inputs()
+    begins = {f"{t.__module__}.{t.__name__}" for step in seen for t in (type(step), *step.chosen())}
+    found: dict = {"from": sorted(begins), "tables": sorted({name for step in seen for name in type(step).tables})}
+    return {**found, "digest": _digest(found)}
+
+
+def code_changed(profile: str, notebook: str) -> bool | None:
+    """Return whether the code behind the published rows is another now, which takes no data; None: it is not told."""
+    code = (_about(profile, notebook) or {}).get("code")
+    return None if code is None else code["digest"] != _digest(code)
+
+
+def _digest(code):
+    return dependencies.digest(dependencies.of_names(code["from"], code["tables"]))
+
+
+def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str], code: dict | None = None) -> list[Path]:
+    """Write tidy rows as `runner.rows` has them; `within`: the columns that rows of some step have of their own.
+
+    `code`: what `code_of` says of their steps.
+    """
     notebook, here = parameters.notebook, folder(parameters.profile)
     metrics = list(dict.fromkeys(rows["metric"]))
     short = {name: rows[name].str[:SHORT] for name in ("what", "key")}
@@ -74,6 +100,7 @@ def write_rows(parameters: Parameters, rows: pd.DataFrame, within: list[str]) ->
         "profile": parameters.profile,
         "figure": notebook,
         "parameters": parameters.model_dump(mode="json"),
+        **({"code": code} if code else {}),
         "same": same,
         "told by": told,
         "columns": {name: KINDS.get(dtype.kind, "text") for name, dtype in lines.dtypes.items()},
@@ -268,6 +295,9 @@ def _about(profile, notebook):
         )
     if lacking := [name for name, kind in NEEDED.items() if not isinstance(about.get(name), kind)]:
         raise PublishedError(f"{_name(path)}: lacks {', '.join(lacking)}; publish it again")
+    code = about.get("code", {"from": [], "tables": [], "digest": ""})
+    if not isinstance(code, dict) or [type(code.get(n)) for n in ("from", "tables", "digest")] != [list, list, str]:
+        raise PublishedError(f"{_name(path)}: code must have from, tables and digest; publish it again")
     if sealed(about) != about:
         raise PublishedError(f"{_name(path)}: was changed by hand (checksum); restore it or publish it again")
     return about

@@ -11,7 +11,7 @@ from invented import WOBBLE, ensembles, page, rows, together
 
 from sparselib import data, experiments
 from sparselib.detection import detectors
-from sparselib.experiments import plots, statistics, tables, words
+from sparselib.experiments import plots, statistics, tables, verdict, words
 from sparselib.experiments.findings import Endpoint
 from sparselib.pruning import criteria, schedules
 from sparselib.repro import parameters as typed
@@ -116,12 +116,12 @@ def _judged():
     one, two = _result(), _result(0.001)
     rest = ensembles({0.5: 0.9}, {0.5: list(0.799 + WOBBLE)}, {0.5: 0.4})
     cost = Result(page(4, unit_sparsities=[0.5], scratch_sparsities=[0.5]), rest, live=True)
-    return tables.ends({"digits": [one, cost], "mnist": [two]}, 2.0)
+    return verdict.ends({"digits": [one, cost], "mnist": [two]}, 2.0)
 
 
 def test_endpoints_are_corrected_within_their_scale():
     found = _judged()
-    alone = tables.ends({"digits": [_result()]}, 2.0)["digits"][0]
+    alone = verdict.ends({"digits": [_result()]}, 2.0)["digits"][0]
     gain, cost = found["digits"]
     assert len(found["mnist"]) == 1 and found["mnist"][0].outcome == "equal"
     apart = statistics.p_no_worse(100 * (0.799 + WOBBLE - 0.8), 2.0)
@@ -130,7 +130,7 @@ def test_endpoints_are_corrected_within_their_scale():
 
 def test_verdicts_and_power_tell_every_endpoint():
     run, found = _Page(), _judged()
-    tables.verdicts(run, found)
+    verdict.verdicts(run, found)
     (lines,) = run.tables
     assert [line[0][:4] for line in lines] == ["C1a:", "C1a:", "C3: "], "claims together"
     assert [line[1] for line in lines] == ["digits", "MNIST", "digits"]
@@ -149,15 +149,15 @@ def test_verdicts_and_power_tell_every_endpoint():
     )
     assert last.startswith("- **C3**. Ensemble of shrunk networks: least cost") and "**better**, 40 %" in last
     assert not run.explorers, "areas and shares of cost have a δ that does not move"
-    tables.power(run, found)
+    verdict.power(run, found)
     assert [text.split(",")[0] for text in run.said] == ["*digits*", "*MNIST*"]
     assert f": {found['mnist'][0].detectable:.1f}." in run.said[1]
-    tables.power(run, {"digits": [Endpoint("C4", "alone", "", "open", 1.0, math.inf, (1.0,), 2.0)]})
+    verdict.power(run, {"digits": [Endpoint("C4", "alone", "", "open", 1.0, math.inf, (1.0,), 2.0)]})
     assert run.said[2].endswith("- **C4** Alone: none (one seed has no spread).")
 
 
 def test_endpoints_can_be_drawn():
-    table = tables.end_points(_judged())
+    table = verdict.end_points(_judged())
     assert set(table["outcome"]) <= set(statistics.OUTCOMES) and len(table) == 3
     drawing = plots.forest(table)
     told = "pruned after training by magnitude (sparsity 0.8) minus left unpruned"
@@ -191,7 +191,7 @@ def test_a_caption_tells_the_ends_of_the_differences_but_for_what_is_not_compara
 
 
 def test_a_caption_sums_up_the_outcomes():
-    assert tables.summed_up(_judged()) == "Digits: better: C1a, C3. MNIST: equal: C1a"
+    assert verdict.summed_up(_judged()) == "Digits: better: C1a, C3. MNIST: equal: C1a"
 
 
 def test_only_what_all_networks_of_a_scale_have_is_compared():
@@ -420,9 +420,21 @@ def test_what_no_delta_changes_is_fixed():
         Endpoint("C3", "share", "", "better", 0.2, 1.0, spread, 2.0, moves=False),
         Endpoint("C4", "one seed", "", "open", 1.0, 1.0, (1.0,), 2.0),
     ]
-    fixed = {line["name"]: line["fixed"] for line in tables.movable({"digits": ends})}
+    fixed = {line["name"]: line["fixed"] for line in verdict.movable({"digits": ends})}
     assert fixed == {"C2: decided": None, "C2: held back": "open after correction", "C2: broken": "not comparable"}
     run = _Page()
-    tables.verdicts(run, {"digits": ends})
+    verdict.verdicts(run, {"digits": ends})
     ((kind, data),) = run.explorers
     assert kind == "delta" and data["delta"] == 2.0 and len(data["ends"]) == 3
+
+
+def test_what_each_method_is_used_for_stands_in_one_panel():
+    share = {0.5: 0.4, 0.7: 0.2}
+    made = ensembles(
+        dict.fromkeys(share, 0.9), dict.fromkeys(share, 0.8), share, attacked={"dense": 0.5, "shrunk": 0.3}
+    )
+    result = Result(page(4), made, live=True)
+    table = tables.purposes(tables.contrasts([result]), [result])
+    assert set(table["head"]) == {"ensembles of 5: PGD, L∞", "ensembles of 5: MSP, near outliers"}
+    assert table.set_index("line").loc["ensembles of 5: PGD, L∞, sparsity 0.7", "mean"] == pytest.approx(-20)
+    assert plots.forest(table).scales == ("digits",)

@@ -191,6 +191,17 @@ def test_the_status_of_pages_and_of_published_rows(ran, tmp_path, monkeypatch):
     assert cells(status.tables(ran, book.executed), "own_data")[0][-1] == status.UNKNOWN
 
 
+def test_of_rows_whose_data_are_not_here_the_status_tells_code_and_versions(monkeypatch):
+    def told(changed, versions=None):
+        monkeypatch.setattr(published, "code_changed", lambda *_: changed)
+        return status._without_data("mnist", experiments.PAGES["07_a_network_of_others"], versions or {"versions": now})
+
+    now = project.versions()
+    assert told(False) == "of this code; its data are not here" and told(None) == status.UNKNOWN
+    assert told(True) == "stale: the code behind them changed"
+    assert told(False, {"versions": {}}) == f"of other versions of packages; {status.UNKNOWN}"
+
+
 def test_the_last_campaign_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(project, "results_folder", lambda: tmp_path)
     assert status._campaign() == []

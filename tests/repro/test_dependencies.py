@@ -152,3 +152,12 @@ def test_a_step_tells_that_its_code_was_edited(monkeypatch):
     with pytest.raises(StepError, match=r"Trained: sparselib.training\.py was edited after"):
         str(step.key)
     dependencies._module.cache_clear()
+
+
+def test_code_is_told_by_names_as_by_the_objects_themselves():
+    chosen = networks.Pruned, networks.Trained
+    names = [f"{thing.__module__}.{thing.__name__}" for thing in chosen]
+    tables = networks.Trained.tables
+    assert dependencies.of_names(names, tables) == dependencies.of_objects(*chosen, tables=tables) != {}
+    gone = ["sparselib.experiments.networks.Gone", "sparselib.nowhere.x", "x", "", "os.path.join"]
+    assert dependencies.of_names(gone) == {}

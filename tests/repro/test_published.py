@@ -8,8 +8,8 @@ import toy
 
 from sparselib import cli, experiments
 from sparselib.experiments import fields
+from sparselib.repro import page, project, published, runner, verify
 from sparselib.repro import parameters as typed
-from sparselib.repro import project, published, runner, verify
 from sparselib.repro.store import Store
 
 SMALL = {
@@ -63,6 +63,30 @@ def test_what_is_written_is_read_value_for_value(computed, results):
     lines = (results / "digits" / f"{NAME}.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) - 1 == len(parameters.roles()), "one line for each thing measured"
     assert not {"network", "commit", "family"} & set(lines[0].split(",")), "what is the same, or told, stands once"
+
+
+def test_the_code_behind_rows_is_told_without_their_data(computed, results, monkeypatch):
+    parameters, _ = computed
+    path = results / "digits" / f"{NAME}.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    assert "sparselib.experiments.networks.Pruned" in about["code"]["from"], "of the inputs, too"
+    assert "sparselib.detection.baselines.MSP" in about["code"]["from"], "what a step chooses by name"
+    assert published.code_changed("digits", NAME) is False
+    with monkeypatch.context() as patch:
+        real = published.dependencies.of_names
+        patch.setattr(published.dependencies, "of_names", lambda *a: real(*a) | {"sparselib.data.load": "edited"})
+        assert published.code_changed("digits", NAME) is True
+        patch.setattr(published, "folder", lambda profile: results / "digits")
+        patch.setattr(published, "_about", lambda profile, notebook: about)
+        with pytest.warns(UserWarning, match="rows of mnist were computed by other code than this"):
+            page.published_results(PAGE, but="digits")
+    for wrong in (3, {"from": "x", "tables": [], "digest": ""}, {"from": [], "tables": []}):
+        path.write_text(json.dumps(published.sealed({**about, "code": wrong})), encoding="utf-8")
+        with pytest.raises(published.PublishedError, match="code must have from, tables and digest"):
+            published.code_changed("digits", NAME)
+    del about["code"]
+    path.write_text(json.dumps(published.sealed(about)), encoding="utf-8")
+    assert published.code_changed("digits", NAME) is None and published.read("digits", NAME) is not None
 
 
 def test_rows_of_equal_keys_are_taken_and_nothing_is_computed(computed, results, tmp_path, monkeypatch):

@@ -78,11 +78,21 @@ def _published(profile, model, machines):
         keys = {step.key[: published.SHORT] for step in p.steps()}
         old = len(keys ^ set(steps["key"]))
         versions = "" if origin.get("versions") == project.versions() else ", under other versions of packages"
-        why = f"{old} steps differ: code, data or parameters changed{versions}" if old else None
+        state = _state(f"{old} steps differ: code, data or parameters changed{versions}" if old else None)
     except (FileNotFoundError, StepError):
-        why = UNKNOWN
+        state = _without_data(profile, model, origin)
     commits = ", ".join(sorted(steps["commit"].unique()))
-    return (name, profile, len(steps), f"{steps['seconds'].sum():.0f}", len(p.seed_list()), commits, _state(why))
+    return (name, profile, len(steps), f"{steps['seconds'].sum():.0f}", len(p.seed_list()), commits, state)
+
+
+def _without_data(profile, model, origin):
+    """Return what can be told of published rows whose data are not here: whether code and versions are those of now."""
+    changed = published.code_changed(profile, model.notebook)
+    if changed:
+        return _state("the code behind them changed")
+    if origin.get("versions") != project.versions():
+        return "of other versions of packages; " + UNKNOWN
+    return UNKNOWN if changed is None else "of this code; its data are not here"
 
 
 def _linked(model):
