@@ -189,6 +189,9 @@ def checked(run: Run, results: Iterable[Result]) -> None:
     each = select(found, {"attack": "multitargeted", "metric": "accuracy", "question": "width"})
     each = each.assign(metric="accuracy_each").merge(auto[[*index, "seed"]].drop_duplicates())
     means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}")
+    seen = {words.scale(str(scale)): own["seed"].nunique() for scale, own in auto.groupby("scale", sort=False)}
+    told = ", ".join(f"{scale} {n} seed{'s' if n > 1 else ''}" for scale, n in seen.items())
+    run.say(f"AutoAttack saw networks of so many seeds: {told}." if seen else "AutoAttack saw no network.")
 
 
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:

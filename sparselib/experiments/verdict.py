@@ -154,7 +154,7 @@ def widened(run: Run, found: dict[str, list[Endpoint]], scales: dict[str, list[R
         lost = [f"{e.claim} ({e.question})" for e in own if not _stands(e, factor)]
         told = f"these would be open by themselves: {'; '.join(lost)}" if lost else "no outcome would change by itself"
         lines.append(f"- *{words.scale(scale)}*: {factor:.1f} times as wide; {told}.")
-    run.say("\n".join(lines))
+    run.say("\n".join(lines) or "It is told of no scale.")
 
 
 def _sizes(result):

@@ -438,3 +438,25 @@ def test_what_each_method_is_used_for_stands_in_one_panel():
     assert set(table["head"]) == {"ensembles of 5: PGD, L∞", "ensembles of 5: MSP, near outliers"}
     assert table.set_index("line").loc["ensembles of 5: PGD, L∞, sparsity 0.7", "mean"] == pytest.approx(-20)
     assert plots.forest(table).scales == ("digits",)
+
+
+def test_too_narrow_intervals_are_told_and_what_they_decide():
+    """Of 0.5 test images for each training image, five seeds make intervals √3.5 times as wide."""
+    run, p = _Page(), page(6).model_copy(update={"profile": "mnist", "train_limit": 100, "test_limit": 50})
+    assert statistics.widening(5, 50, 100) == pytest.approx(math.sqrt(3.5))
+    sure, held, wide = ((5.0, 5.1, 4.9, 5.0, 5.2), (1.0, 2.0, 1.5, 0.5, 2.5), (-0.8, 0.8, 0.0, 1.5, -1.5))
+    ends = [
+        Endpoint("C1a", "sure", "", "better", 0.01, 1.0, sure, 2.0),
+        Endpoint("C1b", "held", "", "better", 0.01, 1.0, held, 2.0),
+        Endpoint("C2", "alike", "", "equal", 0.9, 1.0, wide, 2.0),
+        Endpoint("C3", "cheap", "", "better", 0.01, 1.0, wide, 2.0),
+        Endpoint("C4", "open", "", "open", 0.9, 1.0, wide, 2.0),
+    ]
+    assert statistics.contrast(held, 2.0).outcome == "better" and statistics.contrast(wide, 2.0).outcome == "equal"
+    verdict.widened(run, {"mnist": ends}, {"mnist": [Result(p, pd.DataFrame(), live=False)]})
+    (told,) = run.said
+    assert told.startswith("- *MNIST*: 1.9 times as wide; these would be open by themselves: C1b (held); C2 (alike);")
+    assert "C1a" not in told and "C3 (cheap)" in told and "C4" not in told
+    unlimited = p.model_copy(update={"train_limit": 0})
+    verdict.widened(run, {"mnist": ends}, {"mnist": [Result(unlimited, pd.DataFrame(), live=False)]})
+    assert run.said[1] == "It is told of no scale.", "its data are not here"

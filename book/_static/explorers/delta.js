@@ -11,7 +11,7 @@
       if (e.fixed) return e.fixed;
       if (e.low > 0) return e.high < d ? "better by less than δ" : "better";
       if (e.high < 0) return e.low > -d ? "worse by less than δ" : "worse";
-      return e.low > -d && e.high < d ? "equal" : "open";
+      return e.low > -d && e.high < d ? "equal within δ" : "open";
     }
 
     const rounded = (v) => v.toFixed(1).replace(/^-0\.0$/, "0.0");
