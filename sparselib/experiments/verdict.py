@@ -137,11 +137,13 @@ def movable(found: dict[str, list[Endpoint]]) -> list[dict]:
 
 
 def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
-    """Say for each scale which difference its seeds could have found."""
+    """Show for each endpoint which difference its seeds could have found, at every scale."""
+    groups: dict[str, list[list[str]]] = {}
     for scale, own in found.items():
-        least = [f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none (one seed has no spread)" for e in own]
-        told = "\n".join(f"- **{e.claim}** {words.sentence(e.question)}: {d}." for e, d in zip(own, least, strict=True))
-        run.say(f"*{words.scale(scale)}*, in points:\n\n{told}")
+        for e in own:
+            least = f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none (one seed has no spread)"
+            groups.setdefault(f"{e.claim}: {e.question}", []).append([words.scale(scale), least])
+    run.grouped(groups, ["scale", "smallest difference, in points"])
 
 
 def widened(run: Run, found: dict[str, list[Endpoint]], scales: dict[str, list[Result]]) -> None:
@@ -152,7 +154,9 @@ def widened(run: Run, found: dict[str, list[Endpoint]], scales: dict[str, list[R
             continue
         factor = statistics.widening(len(scales[scale][0].parameters.seed_list()), *sizes)
         lost = [f"{e.claim} ({e.question})" for e in own if not _stands(e, factor)]
-        told = f"these would be open by themselves: {'; '.join(lost)}" if lost else "no outcome would change by itself"
+        told = (
+            f"these would not stand by themselves: {'; '.join(lost)}" if lost else "no outcome would change by itself"
+        )
         lines.append(f"- *{words.scale(scale)}*: {factor:.1f} times as wide; {told}.")
     run.say("\n".join(lines) or "It is told of no scale.")
 

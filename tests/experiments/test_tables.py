@@ -150,10 +150,10 @@ def test_verdicts_and_power_tell_every_endpoint():
     assert last.startswith("- **C3**. Ensemble of shrunk networks: least cost") and "**better**, 40 %" in last
     assert not run.explorers, "areas and shares of cost have a δ that does not move"
     verdict.power(run, found)
-    assert [text.split(",")[0] for text in run.said] == ["*digits*", "*MNIST*"]
-    assert f": {found['mnist'][0].detectable:.1f}." in run.said[1]
+    assert [line[0][:3] for line in run.tables[-1]] == ["C1a", "C1a", "C3:"]
+    assert run.tables[-1][1][1:] == ["MNIST", f"{found['mnist'][0].detectable:.1f}"]
     verdict.power(run, {"digits": [Endpoint("C4", "alone", "", "open", 1.0, math.inf, (1.0,), 2.0)]})
-    assert run.said[2].endswith("- **C4** Alone: none (one seed has no spread).")
+    assert run.tables[-1] == [["C4: alone", "digits", "none (one seed has no spread)"]]
 
 
 def test_endpoints_can_be_drawn():
@@ -455,7 +455,7 @@ def test_too_narrow_intervals_are_told_and_what_they_decide():
     assert statistics.contrast(held, 2.0).outcome == "better" and statistics.contrast(wide, 2.0).outcome == "equal"
     verdict.widened(run, {"mnist": ends}, {"mnist": [Result(p, pd.DataFrame(), live=False)]})
     (told,) = run.said
-    assert told.startswith("- *MNIST*: 1.9 times as wide; these would be open by themselves: C1b (held); C2 (alike);")
+    assert told.startswith("- *MNIST*: 1.9 times as wide; these would not stand by themselves: C1b (held); C2 (alike);")
     assert "C1a" not in told and "C3 (cheap)" in told and "C4" not in told
     unlimited = p.model_copy(update={"train_limit": 0})
     verdict.widened(run, {"mnist": ends}, {"mnist": [Result(unlimited, pd.DataFrame(), live=False)]})
