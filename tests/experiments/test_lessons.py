@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sparselib.experiments.lessons import Exercise, check, checking
+from sparselib.experiments.lessons import BOXES, Exercise, check, checking
 
-CHAPTERS = sorted((Path(__file__).parents[2] / "book" / "concepts").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+CHAPTERS = [ROOT / "notebooks" / "00_quickstart.ipynb", *sorted((ROOT / "book" / "concepts").glob("*.ipynb"))]
 EXERCISES = checking.exercises()
 
 
@@ -64,3 +65,20 @@ def test_every_exercise_is_asked_in_one_solution():
             if "solution" in cell["metadata"].get("tags", []):
                 asked += re.findall(r"check\(\s*\"([\w-]+)\"", "".join(cell["source"]))
     assert sorted(asked) == sorted(EXERCISES)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_and_the_quickstart_have_all_boxes(path):
+    text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"])
+    for kind, least in BOXES.items():
+        assert len(re.findall(rf"(?m)^:class: (?:.* )?{kind}\b", text)) >= least, kind
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_prediction_stands_before_the_first_result(path):
+    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    shows = re.compile(r"run\.(?:show|explorer|table|fold|grouped|say)\(")
+    first = next(
+        i for i, (kind, text) in enumerate(cells) if kind == "code" and shows.search(text) and 'of=""' not in text
+    )
+    assert any(":class: predict" in text for _, text in cells[:first])

@@ -18,7 +18,7 @@ from sparselib.repro.book import teach
 ROOT = Path(__file__).resolve().parents[2]
 PLANS = (ROOT / "book" / "teach" / "plans.md").read_text(encoding="utf-8")
 TAUGHT = teach.plans({"book/teach/plans.yml": (ROOT / "book" / "teach" / "plans.yml").read_bytes()})
-CHAPTERS = sorted((ROOT / "book" / "concepts").glob("*.ipynb"))
+CHAPTERS = [ROOT / "notebooks" / "00_quickstart.ipynb", *sorted((ROOT / "book" / "concepts").glob("*.ipynb"))]
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,13 @@ def seven(samples: Samples) -> Samples:
     return samples.take((samples.y == label).nonzero()[:1, 0])
 
 
+def companion(samples: Samples) -> tuple[Samples, str]:
+    """Return the image that goes through a page, and what it is called: `seven`, or the first where no class is one."""
+    if any(name.startswith("7") for name in samples.classes):
+        return seven(samples), "our seven"
+    return samples.take(slice(0, 1)), "the first image"
+
+
 def refused(calls: Mapping[str, Callable], home: str | Path = "") -> str:
     """Return a Markdown list of what is said of things that do not fit: {what is wrong: a call that refuses it}.
 

@@ -1,4 +1,6 @@
-"""The exercises of the part on why: what an answer to an unusual input is worth."""
+"""The exercises of the part on why: what an answer to an unusual input is worth, and the first steps."""
+
+import torch
 
 from sparselib.experiments.lessons.checking import Exercise
 
@@ -30,7 +32,58 @@ def _outcome(right, rejected):
     return "rejected" if rejected else "right" if right else "wrong and unnoticed"
 
 
+def _allowed(x, changed, eps, *, size=torch.abs, most=lambda moved: moved.amax(1), inside=True):
+    """Return for each image whether no pixel has moved by more than eps, and none has left [0, 1].
+
+    size: of a pixel's change. most: of the changes (N, D) of an image. inside: whether to ask for [0, 1]. All but the
+    defaults are mistakes.
+    """
+    near = most(size(changed - x).flatten(1)) <= eps + 1e-6
+    return near & (((changed >= 0) & (changed <= 1)).flatten(1).all(1) | (not inside))
+
+
+_CLEAN = torch.tensor([[0.2, 0.5], [0.2, 0.5], [0.95, 0.5], [0.2, 0.5], [0.5, 0.5]]).view(5, 1, 1, 2)
+_MOVED = torch.tensor([[0.3, 0.4], [0.05, 0.5], [1.05, 0.5], [0.35, 0.5], [0.6, 0.6]]).view(5, 1, 1, 2)
+
 EXERCISES: dict[str, Exercise] = {
+    "quickstart-constant": Exercise(
+        right=0.5,
+        mistakes={
+            "No anomaly scores above an ordinary input, but none scores below one either: what does a tie count?": 0.0,
+            "No ordinary input scores above an anomaly, but they tie. What does a tie count?": 1.0,
+        },
+        why="All pairs are ties, and a tie counts one half: chance.",
+    ),
+    "quickstart-under-attack": Exercise(
+        right=0.72,
+        mistakes={
+            "The two that were wrong before are still wrong. Count the images that are right now.": 0.76,
+            "That is a share of the images that were right before. Accuracy is a share of all images.": 0.75,
+            "That is the accuracy on clean images.": 0.96,
+            "That is what the attack has broken, as a share of all images.": 0.24,
+        },
+        why="48 − 12 of 50: what was wrong before counts as wrong.",
+    ),
+    "quickstart-allowed": Exercise(
+        right=_allowed,
+        mistakes={
+            "A pixel that has become darker by too much passes. A change has a size, whatever its sign.": (
+                lambda x, changed, eps: _allowed(x, changed, eps, size=lambda moved: moved)
+            ),
+            "Pixels outside [0, 1] pass: such an image cannot be shown to anyone.": (
+                lambda x, changed, eps: _allowed(x, changed, eps, inside=False)
+            ),
+            "That is the mean change of the pixels. One pixel may not move farther because others stay.": (
+                lambda x, changed, eps: _allowed(x, changed, eps, most=lambda moved: moved.mean(1))
+            ),
+            "That is the length of the change, its norm in L2. Here each pixel has the whole radius for itself.": (
+                lambda x, changed, eps: _allowed(x, changed, eps, most=lambda moved: moved.norm(dim=1))
+            ),
+            "One answer for all images: ask each of them.": lambda x, changed, eps: _allowed(x, changed, eps).all(),
+        },
+        why="Each pixel of each image is asked twice: how far it has moved, and where it is.",
+        cases=[(_CLEAN, _MOVED, 0.1), (_CLEAN, _MOVED, 0.16)],
+    ),
     "unusual-random": Exercise(
         right=0.05,
         mistakes={
