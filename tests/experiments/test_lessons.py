@@ -8,7 +8,8 @@ import pytest
 
 from sparselib.experiments.lessons import Exercise, check, checking
 
-CHAPTERS = sorted((Path(__file__).parents[2] / "book" / "concepts").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+PAGES = [path for folder in ("book/concepts", "notebooks") for path in sorted((ROOT / folder).glob("*.ipynb"))]
 EXERCISES = checking.exercises()
 
 
@@ -59,7 +60,7 @@ def test_the_right_answer_passes_and_each_mistake_is_named(name):
 
 def test_every_exercise_is_asked_in_one_solution():
     asked = []
-    for path in CHAPTERS:
+    for path in PAGES:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if "solution" in cell["metadata"].get("tags", []):
                 asked += re.findall(r"check\(\s*\"([\w-]+)\"", "".join(cell["source"]))
