@@ -3,7 +3,7 @@
 import csv
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -190,6 +190,7 @@ class Page(Parameters):
     """What all pages share: the data, the network and its training."""
 
     profiles: ClassVar[Path] = Path(__file__).parent / "profiles"
+    boxes: ClassVar[Mapping[str, int]] = {"exercise": 3}
     # What is measured speaks by the keys of steps; the texts of parameters and the ways to train are chosen by name.
     apart: ClassVar[frozenset[str]] = frozenset(
         f"sparselib.experiments.{name}" for name in ("measurements", "samples", "fields.detector", "networks.TRAINING")
@@ -332,6 +333,7 @@ class Figure(Page):
     networks: ClassVar[Callable]
     measured: ClassVar[Callable] = _accuracy
     primary: ClassVar[Callable] = lambda p: ()  # the endpoints of its claim: see `findings.endpoints`
+    boxes: ClassVar[Mapping[str, int]] = {"vote": 1, "exercise": 3}
 
     def detection(self, net, text: str, anomaly: str) -> Detection:
         """Return the step that scores a network with a detector (as text) on a kind of anomaly."""

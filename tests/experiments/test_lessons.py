@@ -9,7 +9,8 @@ import pytest
 from sparselib.experiments.lessons import BOXES, Exercise, check, checking
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = [ROOT / "notebooks" / "00_quickstart.ipynb", *sorted((ROOT / "book" / "concepts").glob("*.ipynb"))]
+PAGES = [path for folder in ("book/concepts", "notebooks") for path in sorted((ROOT / folder).glob("*.ipynb"))]
+CHAPTERS = [path for path in PAGES if path.parent.name == "concepts" or path.stem == "00_quickstart"]
 EXERCISES = checking.exercises()
 
 
@@ -60,7 +61,7 @@ def test_the_right_answer_passes_and_each_mistake_is_named(name):
 
 def test_every_exercise_is_asked_in_one_solution():
     asked = []
-    for path in CHAPTERS:
+    for path in PAGES:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if "solution" in cell["metadata"].get("tags", []):
                 asked += re.findall(r"check\(\s*\"([\w-]+)\"", "".join(cell["source"]))

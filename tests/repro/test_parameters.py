@@ -334,9 +334,33 @@ def _notebook(*sources, tag="parameters"):
     return nbformat.v4.new_notebook(cells=cells)
 
 
+def _with_boxes(notebook):
+    """Add what a page of a claim has: a vote, and exercises with their solutions."""
+    for kind in (kind for kind, least in SENSNORM.boxes.items() for _ in range(least)):
+        notebook.cells.append(nbformat.v4.new_markdown_cell(f"````{{admonition}} A box\n:class: {kind}\nText.\n````"))
+        if kind == "exercise":
+            notebook.cells.append(nbformat.v4.new_code_cell("assert True", metadata={"tags": ["solution"]}))
+    return notebook
+
+
+def test_the_pages_of_the_claims_need_three_exercises_with_solutions_that_assert():
+    good = typed.cell(SENSNORM)
+    for name in ("01_sparsity_and_robustness", "06_verdict", "07_a_network_of_others", "sparsity"):
+        assert experiments.PAGES[name].boxes["exercise"] == 3
+    with pytest.raises(notebooks.GateError, match="0 boxes of the class 'exercise', should have 3"):
+        notebooks.check_template(_notebook(good), SENSNORM)
+    notebook = _with_boxes(_notebook(good))
+    notebook.cells[-1].source = "1 + 1"
+    with pytest.raises(notebooks.GateError, match="not followed by a cell tagged 'solution' that asserts something"):
+        notebooks.check_template(notebook, SENSNORM)
+    notebook.cells[-1] = nbformat.v4.new_code_cell("assert True")
+    with pytest.raises(notebooks.GateError, match="not followed by a cell tagged 'solution'"):
+        notebooks.check_template(notebook, SENSNORM)
+
+
 def test_a_template_with_faults_is_refused():
     good = typed.cell(SENSNORM)
-    notebooks.check_template(_notebook(good), SENSNORM)
+    notebooks.check_template(_with_boxes(_notebook(good)), SENSNORM)
     for sources, message in [
         ((), "needs one cell tagged 'parameters', has 0"),
         ((good + "\nextra: int = 1",), "not a parameter: extra"),
@@ -348,15 +372,15 @@ def test_a_template_with_faults_is_refused():
         ((good + "\n<<<<<<< HEAD",), "its cell of parameters does not parse"),
     ]:
         with pytest.raises(notebooks.GateError, match=message):
-            notebooks.check_template(_notebook(*sources), SENSNORM)
+            notebooks.check_template(_with_boxes(_notebook(*sources)), SENSNORM)
 
 
 def test_the_experiment_in_the_notebook_is_the_librarys():
     source = inspect.getsource(sensnorm.networks)
-    notebook = _notebook(typed.cell(SENSNORM))
+    notebook = _with_boxes(_notebook(typed.cell(SENSNORM)))
     notebook.cells.append(_notebook(source, tag="experiment").cells[0])
     notebooks.check_template(notebook, SENSNORM)
-    notebook.cells[1].source = source.replace('"sparse"', '"thin"')
+    notebook.cells[-1].source = source.replace('"sparse"', '"thin"')
     with pytest.raises(notebooks.GateError, match="networks is not what sparselib.experiments.sensnorm has"):
         notebooks.check_template(notebook, SENSNORM)
     notebooks.check_template(notebook, SENSNORM, book=False)  # one's own experiment, outside of the book

@@ -28,6 +28,7 @@ class Quickstart(Page):
 
     number, notebook = 0, "00_quickstart"
     blocks: ClassVar[tuple[str, ...]] = ("quickstart",)
+    boxes: ClassVar[Mapping[str, int]] = {}
 
     sparsity: fields.Sparsity = Field(description="fraction of weights removed")
     eps: Annotated[float, Field(ge=0, le=1)] = Field(description="radius of the L∞ attack, in pixel units")

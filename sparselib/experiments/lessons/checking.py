@@ -13,8 +13,8 @@ import torch
 from sparselib import checks
 
 PARTS = (  # modules beside this one, each with its EXERCISES
-    *("why", "sparsity", "robustness", "anomalies", "claims"),
-    "weights",
+    *("why", "weights", "sparsity", "robustness", "anomalies"),
+    *("measures", "outcomes"),
 )
 
 

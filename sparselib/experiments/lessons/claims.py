@@ -7,10 +7,8 @@ import numpy as np
 
 from sparselib.experiments import statistics, words
 from sparselib.experiments.findings import Endpoint, endpoints
-from sparselib.experiments.lessons.checking import Exercise
 from sparselib.repro.page import Result, Run
 
-EXERCISES: dict[str, Exercise] = {}
 MOST = 200  # seeds, beyond which nobody waits
 
 

@@ -1,4 +1,4 @@
-"""What teachers take from the book, made from the chapters themselves: notebooks without solutions, and slides.
+"""What teachers take from the book, made from its pages themselves: notebooks without solutions, and slides.
 
 Slides are one file each, with figures, interactive pieces and MathJax inside, so that they need no network.
 """
@@ -30,7 +30,7 @@ ASKED = re.compile(r"check\(\s*\"([\w-]+)\"")
 
 
 def materials(pages: Mapping[str, type[Parameters]], executed: Callable[[str], Path], static: Mapping[str, bytes]):
-    """Return {path in the book's source: content}: a notebook without solutions of each chapter, slides of each plan.
+    """Return {path in the book's source: content}: a notebook without solutions of each page, slides of each plan.
 
     Args:
         executed: where the executed notebook of a page lies.
@@ -67,7 +67,7 @@ def plans(static: Mapping[str, bytes]) -> dict[str, tuple[str, list[str], str]]:
 
 
 def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a chapter's template with a blank cell to answer in for each solution, and no answers to predictions."""
+    """Return a page's template with a blank cell to answer in for each solution, and no answers to predictions."""
     cells = []
     for cell in notebook.cells:
         cell: Any = nbformat.from_dict({**cell, "metadata": {"tags": cell.metadata.get("tags", [])}})
