@@ -1,4 +1,5 @@
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -113,6 +114,12 @@ def test_cells_can_be_read(path):
         lines = source.splitlines()
         assert max(map(len, lines), default=0) <= 88, source
         assert len(lines) <= 25 or {"parameters", "hide-cell"} & set(tags), source
+
+
+def test_code_before_the_first_result_of_a_claim_is_folded_away():
+    for path in (path for path in NOTEBOOKS if path.parent.name == "notebooks" and path.stem[:2] != "00"):
+        before = itertools.takewhile(lambda cell: "figure" not in cell[0], _code(path))
+        assert all({"hide-input", "remove-input"} & set(tags) for tags, _ in before), path.name
 
 
 def test_nothing_is_read_back_out_of_words():

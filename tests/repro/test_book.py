@@ -373,6 +373,12 @@ def test_cells_that_are_folded_away_one_after_the_other_share_a_fold(tmp_path):
     found = nbformat.reads(book._page(path)[0].decode(), as_version=4).cells
     assert [cell.source for cell in found] == ["# Title", "a = 1\n\nb = 2\n\nc = 3", "d = 4", "e = 5"]
 
+    for cell in cells[2:4]:
+        cell.metadata["mystnb"] = {"code_prompt_show": "The experiment"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    found = nbformat.reads(book._page(path)[0].decode(), as_version=4).cells
+    assert [cell.source for cell in found] == ["# Title", "a = 1", "b = 2\n\nc = 3", "d = 4", "e = 5"]
+
 
 def test_mathjax_is_one_file_without_the_alphabets_that_no_formula_uses():
     script = book._mathjax().decode()

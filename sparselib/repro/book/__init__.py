@@ -273,11 +273,12 @@ def _page(path):
 
 
 def _folds_with(first, second):
-    """Return whether two cells of code are folded away with nothing shown between them: one fold is enough."""
+    """Return whether two cells of code are folded away alike with nothing shown between them: one fold is enough."""
     folded = (
         cell["cell_type"] == "code" and "hide-input" in cell["metadata"].get("tags", []) for cell in (first, second)
     )
-    return all(folded) and not first["outputs"]
+    alike = first["metadata"].get("mystnb") == second["metadata"].get("mystnb")  # what the fold is called
+    return all(folded) and alike and not first["outputs"]
 
 
 def _figures(path):
