@@ -78,7 +78,7 @@ ANOMALIES = {
 FOLDERS = {"cifar10": "CIFAR-10 (JPEG)", "tiny-imagenet": "Tiny ImageNet"}  # by the last part of their path
 NETWORKS = {
     "convnet": "small CNN", "lenet5": "LeNet-5", "resnet8": "ResNet-8", "resnet18": "ResNet-18",
-    "vgg16": "VGG-16",
+    "vgg16": "VGG-16", "sparselib.others:ccexam_mnist": "small CNN of the package ccexam",
 }  # fmt: skip
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95", "ror": "right or rejected"}
 EVASION = {"ror": "right or rejected, adaptive attack", "ror_plain": "right or rejected, PGD"}
