@@ -157,11 +157,12 @@ def _by_scale(told):
 
 
 def means(
-    run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}", fold: str = ""
-) -> None:
+    run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}", fold: str = "",
+    caption: str = "Means over seeds.",
+) -> None:  # fmt: skip
     """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`; – for none.
 
-    `fold`: the line under which the table is folded away.
+    `fold`: the line under which the table is folded away. `caption`: of the table, plain text.
     """
     found = table.pivot_table("value", index, columns, sort=False)
     lines = [
@@ -170,9 +171,9 @@ def means(
     ]
     head = [*index, *(words.called(columns, name) for name in found.columns)]
     if fold and lines:
-        run.fold(fold, lines, head)
+        run.fold(fold, lines, head, caption=caption)
     else:
-        run.table(lines, head)
+        run.table(lines, head, caption=caption)
 
 
 def checked(run: Run, results: Iterable[Result]) -> None:
@@ -181,7 +182,8 @@ def checked(run: Run, results: Iterable[Result]) -> None:
     auto, index = select(found, {"attack": "autoattack"}), ["scale", "network", "eps"]
     each = select(found, {"attack": "multitargeted", "metric": "accuracy", "question": "width"})
     each = each.assign(metric="accuracy_each").merge(auto[[*index, "seed"]].drop_duplicates())
-    means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}")
+    told = "What is left of the same images under AutoAttack and under PGD, by itself and towards each class."
+    means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}", caption=told)
 
 
 def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None:
@@ -195,7 +197,8 @@ def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None
         cells = cells.map("{:.0f}".format).agg(" / ".join, axis=1).unstack(sort=False)
         body = [[words.called(index, name), *line] for name, line in zip(cells.index, cells.values, strict=True)]
         told = f"{words.scale(str(scale))}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
-        run.fold(told, body, [index, *map(words.anomaly, cells.columns)])
+        caption = f"Each {index} on each kind of anomaly; between the strokes the numbers in the order of the title."
+        run.fold(told, body, [index, *map(words.anomaly, cells.columns)], caption=caption)
 
 
 def gains(run: Run, table: pd.DataFrame) -> None:
@@ -204,7 +207,8 @@ def gains(run: Run, table: pd.DataFrame) -> None:
     dense = table[table["arm"] == "dense"].set_index(index)["value"].rename("dense")
     gain = table[table["arm"] != "dense"].join(dense, on=index)
     gain = gain.assign(value=gain["value"] - gain["dense"])
-    means(run, gain, ["scale", "network"], "measure", cell="{:+.1f}")
+    told = "Differences to the dense network in points, means over seeds."
+    means(run, gain, ["scale", "network"], "measure", cell="{:+.1f}", caption=told)
 
 
 def savings(run: Run, results: Iterable[Result]) -> None:
@@ -221,7 +225,8 @@ def savings(run: Run, results: Iterable[Result]) -> None:
         [words.scale(scale), words.called("sparsity", sparsity), *line]
         for (scale, sparsity), line in zip(cells.index, cells.values, strict=True)
     ]
-    run.table(lines, ["scale", "sparsity", *(words.COSTS[name][1] for name in cells.columns)])
+    caption = "Cost of one forward pass of one network, and its share of the dense one's: means over seeds."
+    run.table(lines, ["scale", "sparsity", *(words.COSTS[name][1] for name in cells.columns)], caption=caption)
 
 
 def making(run: Run, results: Iterable[Result]) -> None:
@@ -232,7 +237,8 @@ def making(run: Run, results: Iterable[Result]) -> None:
     found["dense"] += starts
     found["shrunk"] += found["pruned"] + starts
     made: Any = found.drop(columns=["start", "pruned"]).stack().dropna()
-    means(run, made.reset_index(name="value"), ["scale", "question", "sparsity"], "arm")
+    told = "Seconds to make one network, with the networks that it is made from: means over seeds."
+    means(run, made.reset_index(name="value"), ["scale", "question", "sparsity"], "arm", caption=told)
 
 
 def answer(run: Run, results: Iterable[Result]) -> None:
@@ -306,6 +312,7 @@ def every_contrast(run: Run, table: pd.DataFrame) -> None:
             f"{words.scale(str(scale))}: {question}",
             lines,
             ["of", "measure", "partner", "own", "difference", "outcome"],
+            caption="Means over seeds in percent; their difference in points, with its interval at the level of 95 %.",
         )
 
 
@@ -342,7 +349,8 @@ def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
         told.setdefault(f"- **{claim}**. {_sentence(question)}", []).append(f"{outcome}, {e.number} ({scale})")
         groups.setdefault(f"{claim}: {question}", []).append([scale, e.number, p, outcome])
     run.lead("\n".join(f"{asked}: {'; '.join(found)}." for asked, found in told.items()))
-    run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"])
+    caption = "Every endpoint at every scale: the difference with its interval, p corrected by Holm, the outcome."
+    run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"], caption=caption)
     if ends := movable(found):
         most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
         run.explorer("delta", {"delta": delta, "most": most, "ends": ends}, "What the outcomes are for another δ")
