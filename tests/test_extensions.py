@@ -3,6 +3,8 @@
 import importlib.util
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +62,51 @@ def test_the_reference_has_every_module_that_readers_import():
     found = {m.name.removeprefix("sparselib.") for m in pkgutil.walk_packages(sparselib.__path__, "sparselib.")}
     wanted = {name for name in found if name.split(".")[0] not in INTERNAL and name not in ("detection", "robustness")}
     assert wanted <= shown <= found
+
+
+def test_pages_without_a_number_count_their_figures_by_letters_of_their_names():
+    pages = ["book/intro", "notebooks/06_verdict", "book/one", "book/own_data", "book/own_detector"]
+    numbered = {"book/one": {"": (1,), "#a": (1, 1)}, "book/own_data": {"": ()}}
+    found = extension("numbering").prefixes(pages, numbered, "book/intro")
+    assert found == {"book/intro": "", "notebooks/06_verdict": "V", "book/own_data": "D", "book/own_detector": "De"}
+
+
+FIGURE = """# {title}
+
+```{{figure}} /a.svg
+:name: fig-{name}
+:alt: A line that rises.
+
+It rises.
+```
+
+See {{numref}}`fig-{other}`.
+"""
+
+
+def test_figures_count_by_page_and_references_say_so(tmp_path):
+    text = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
+    (tmp_path / "a.svg").write_text(text, encoding="utf-8")
+    toc = "format: jb-book\nroot: front\nparts:\n  - chapters: [{file: 06_verdict}]\n"
+    toc += "  - numbered: 1\n    chapters: [{file: one}]\n  - chapters: [{file: own_data}]\n"
+    (tmp_path / "_toc.yml").write_text(toc, encoding="utf-8")
+    (tmp_path / "_config.yml").write_text(
+        f"sphinx:\n  local_extensions: {{numbering: {ROOT / 'book' / '_ext'}}}\n"
+        "  config: {numfig: true, numfig_secnum_depth: 1}\n",
+        encoding="utf-8",
+    )
+    names = ["front", "06_verdict", "one", "own_data"]
+    for name, other in zip(names, [*names[1:], "front"], strict=True):
+        text = FIGURE.format(title=name, name=name, other=other)
+        (tmp_path / f"{name}.md").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(tmp_path), "-W"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    numbers = {"front": "Fig. 1", "06_verdict": "Fig. V.1", "one": "Fig. 1.1", "own_data": "Fig. D.1"}
+    for name, other in zip(names, [*names[1:], "front"], strict=True):
+        page = (tmp_path / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
+        assert f'<span class="caption-number">{numbers[name]} </span>' in page
+        assert f'<span class="std std-numref">{numbers[other]}</span>' in page
 
 
 def options(url):

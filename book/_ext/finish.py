@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import figures
+import numbering
 from bs4 import BeautifulSoup
 
 DONE = "data-finished"
@@ -21,7 +22,7 @@ FONTAWESOME = "scripts/fontawesome.js"  # 1.5 MB that draw the icons once more; 
 
 def setup(app):
     app.connect("build-finished", _finish)
-    source = b"".join(Path(file).read_bytes() for file in (__file__, figures.__file__))
+    source = b"".join(Path(file).read_bytes() for file in (__file__, figures.__file__, numbering.__file__))
     return {
         "env_version": zlib.crc32(source),
         "parallel_read_safe": True,
@@ -41,7 +42,7 @@ def _finish(app, exception):
             continue
         text = page.read_text(encoding="utf-8")
         if "_static" not in page.parts and "<body" in text and DONE not in text:
-            text = finished(text, page)
+            text = finished(text, page, numbering.of_page(app.env, where.with_suffix("").as_posix()))
             page.write_text(text, encoding="utf-8")
         shown |= set(IMAGE.findall(text))
     for image in (out / "_images").glob("*"):
@@ -74,8 +75,11 @@ def _without_ballast(static):
         path.write_text(rules, encoding="utf-8")
 
 
-def finished(text: str, page: Path) -> str:
-    """Return a built page, finished; `page` is where it lies, with the images that it shows."""
+def finished(text: str, page: Path, number: str = "") -> str:
+    """Return a built page, finished; `page` is where it lies, with the images that it shows.
+
+    `number`: what stands before the counts of the page: "18.".
+    """
     soup = BeautifulSoup(text, "html.parser")
     soup.html[DONE] = ""
     for image in soup.select("img.chart, img.picture"):
@@ -88,8 +92,19 @@ def finished(text: str, page: Path) -> str:
     for cell in soup.select("main td"):
         if len(cell.get_text()) > 28:
             cell["class"] = [*cell.get("class", []), "long"]  # no column of single words on a phone
+    _numbered(soup, number)
     _told_apart(soup)
     return str(soup)
+
+
+def _numbered(soup, page):
+    """Number the captions of tables by page: those of Markdown, which Sphinx counts, and those that are HTML alike."""
+    for count, caption in enumerate(soup.select("main table > caption"), 1):
+        for other in caption.select(".caption-number"):
+            other.decompose()
+        number = soup.new_tag("span", attrs={"class": "caption-number"})
+        number.string = f"Table {page}{count} "
+        caption.insert(0, number)
 
 
 def _for_both_themes(soup, image, light):

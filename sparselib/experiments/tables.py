@@ -164,11 +164,12 @@ def _on(told):
 
 
 def means(
-    run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}", fold: str = ""
-) -> None:
+    run: Run, table: pd.DataFrame, index: list[str], columns: str, *, cell: str = "{:.1f}", fold: str = "",
+    caption: str = "Means over seeds.",
+) -> None:  # fmt: skip
     """Show the means of `value`: lines by the columns of `index`, a column for each value of `columns`; – for none.
 
-    `fold`: the line under which the table is folded away.
+    `fold`: the line under which the table is folded away. `caption`: of the table, plain text.
     """
     found = table.pivot_table("value", index, columns, sort=False)
     lines = [
@@ -177,9 +178,9 @@ def means(
     ]
     head = [*index, *(words.called(columns, name) for name in found.columns)]
     if fold and lines:
-        run.fold(fold, lines, head)
+        run.fold(fold, lines, head, caption=caption)
     else:
-        run.table(lines, head)
+        run.table(lines, head, caption=caption)
 
 
 def checked(run: Run, results: Iterable[Result]) -> None:
@@ -188,7 +189,8 @@ def checked(run: Run, results: Iterable[Result]) -> None:
     auto, index = select(found, {"attack": "autoattack"}), ["scale", "network", "eps"]
     each = select(found, {"attack": "multitargeted", "metric": "accuracy", "question": "width"})
     each = each.assign(metric="accuracy_each").merge(auto[[*index, "seed"]].drop_duplicates())
-    means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}")
+    told = "What is left of the same images under AutoAttack and under PGD, by itself and towards each class."
+    means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}", caption=told)
     seen = {words.scale(str(scale)): own["seed"].nunique() for scale, own in auto.groupby("scale", sort=False)}
     told = ", ".join(f"{scale} {n} seed{'s' if n > 1 else ''}" for scale, n in seen.items())
     run.say(f"AutoAttack saw networks of so many seeds: {told}." if seen else "AutoAttack saw no network.")
@@ -205,7 +207,8 @@ def by_kind(run: Run, results: Iterable[Result], index: str, where: str) -> None
         cells = cells.map("{:.0f}".format).agg(" / ".join, axis=1).unstack(sort=False)
         body = [[words.called(index, name), *line] for name, line in zip(cells.index, cells.values, strict=True)]
         told = f"{words.scale(str(scale))}: {' / '.join(words.METRICS.values())} in percent (anomalies positive)"
-        run.fold(told, body, [index, *map(words.anomaly, cells.columns)])
+        caption = f"Each {index} on each kind of anomaly; between the strokes the numbers in the order of the title."
+        run.fold(told, body, [index, *map(words.anomaly, cells.columns)], caption=caption)
 
 
 def gains(run: Run, table: pd.DataFrame) -> None:
@@ -214,7 +217,8 @@ def gains(run: Run, table: pd.DataFrame) -> None:
     dense = table[table["arm"] == "dense"].set_index(index)["value"].rename("dense")
     gain = table[table["arm"] != "dense"].join(dense, on=index)
     gain = gain.assign(value=gain["value"] - gain["dense"])
-    means(run, gain, ["scale", "network"], "measure", cell="{:+.1f}")
+    told = "Differences to the dense network in points, means over seeds."
+    means(run, gain, ["scale", "network"], "measure", cell="{:+.1f}", caption=told)
 
 
 def savings(run: Run, results: Iterable[Result]) -> None:
@@ -231,7 +235,8 @@ def savings(run: Run, results: Iterable[Result]) -> None:
         [words.scale(scale), words.called("sparsity", sparsity), *line]
         for (scale, sparsity), line in zip(cells.index, cells.values, strict=True)
     ]
-    run.table(lines, ["scale", "sparsity", *(words.COSTS[name][1] for name in cells.columns)])
+    caption = "Cost of one forward pass of one network, and its share of the dense one's: means over seeds."
+    run.table(lines, ["scale", "sparsity", *(words.COSTS[name][1] for name in cells.columns)], caption=caption)
 
 
 def making(run: Run, results: Iterable[Result]) -> None:
@@ -242,7 +247,8 @@ def making(run: Run, results: Iterable[Result]) -> None:
     found["dense"] += starts
     found["shrunk"] += found["pruned"] + starts
     made: Any = found.drop(columns=["start", "pruned"]).stack().dropna()
-    means(run, made.reset_index(name="value"), ["scale", "question", "sparsity"], "arm")
+    told = "Seconds to make one network, with the networks that it is made from: means over seeds."
+    means(run, made.reset_index(name="value"), ["scale", "question", "sparsity"], "arm", caption=told)
 
 
 def answer(run: Run, results: Iterable[Result]) -> None:
@@ -323,4 +329,5 @@ def every_contrast(run: Run, table: pd.DataFrame) -> None:
             f"{words.scale(str(scale))}: {question}",
             lines,
             ["of", "measure", "partner", "own", "difference", "outcome"],
+            caption="Means over seeds in percent; their difference in points, with its interval at the level of 95 %.",
         )

@@ -111,7 +111,8 @@ def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
         told.setdefault(f"- **{claim}**. {words.sentence(question)}", []).append(f"{outcome}, {e.number} ({scale})")
         groups.setdefault(f"{claim}: {question}", []).append([scale, e.number, p, outcome])
     run.lead("\n".join(f"{asked}: {'; '.join(found)}." for asked, found in told.items()))
-    run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"])
+    caption = "Every endpoint at every scale: the difference with its interval, p corrected by Holm, the outcome."
+    run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"], caption=caption)
     if ends := movable(found):
         most, delta = max(10.0, *(e["delta"] for e in ends)), min(e["delta"] for e in ends)
         run.explorer("delta", {"delta": delta, "most": most, "ends": ends}, "What the outcomes are for another δ")
@@ -143,7 +144,8 @@ def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
         for e in own:
             least = f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none (one seed has no spread)"
             groups.setdefault(f"{e.claim}: {e.question}", []).append([words.scale(scale), least])
-    run.grouped(groups, ["scale", "smallest difference, in points"])
+    caption = "The smallest difference that these seeds would probably have found."
+    run.grouped(groups, ["scale", "smallest difference, in points"], caption=caption)
 
 
 def widened(run: Run, found: dict[str, list[Endpoint]], scales: dict[str, list[Result]]) -> None:

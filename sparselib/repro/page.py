@@ -119,25 +119,29 @@ class Run:
         code = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
         display(Markdown(f"```python\n{code}\n```"))
 
-    def table(self, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
+    def table(self, rows: Iterable[Iterable[Any]], head: Sequence[str], caption: str = "") -> None:
         """Show a table: `rows` of cells, texts or numbers already rounded, under `head`.
 
         A cell shows its text, whatever it holds; as strong or as code where all of it is **so** or `so`.
+        `caption`: plain text above the table; the book gives it a number.
         """
-        display(Markdown(outside.table(head, [[typeset(str(cell)) for cell in row] for row in rows])))
+        text = outside.table(head, [[typeset(str(cell)) for cell in row] for row in rows])
+        told = outside.markdown(typeset(caption))
+        about = {"sparselib-table": {"caption": told, "table": text}} if told else {}
+        display(Markdown(f"*{told}*\n\n{text}" if told else text), metadata=about)
 
-    def grouped(self, groups: Mapping[str, Iterable[Iterable[Any]]], head: Sequence[str]) -> None:
+    def grouped(self, groups: Mapping[str, Iterable[Iterable[Any]]], head: Sequence[str], caption: str = "") -> None:
         """Show a table as `table` does, its rows in groups, each under its title: {title: rows}."""
-        parts = [f"<thead>{_line(map(_emphasised, head), 'th')}</thead>"]
+        parts = [_caption(caption), f"<thead>{_line(map(_emphasised, head), 'th')}</thead>"]
         for title, rows in groups.items():
             above = f'<tr><th scope="rowgroup" colspan="{len(head)}">{_emphasised(title)}</th></tr>'
             parts.append(f"<tbody>{above}{''.join(_line(map(_emphasised, row)) for row in rows)}</tbody>")
         display(HTML(f'<div class="wide"><table class="grouped">{"".join(parts)}</table></div>'))
 
-    def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str]) -> None:
+    def fold(self, summary: str, rows: Iterable[Iterable[Any]], head: Sequence[str], caption: str = "") -> None:
         """Show a table as `table` does, folded away under a line that says what it is."""
         lines = [_line(map(_emphasised, head), "th"), *(_line(map(_emphasised, row)) for row in rows)]
-        display(HTML(_folded("folded", outside.tags(summary), lines)))
+        display(HTML(_folded("folded", outside.tags(summary), [_caption(caption), *lines])))
 
     def explorer(self, kind: str, data: Any, label: str) -> None:
         """Show an interactive piece of the book (book/_static/explorers.js) over computed, JSON-like `data`.
@@ -337,6 +341,10 @@ def _table(parameters):
     if chosen:
         summary += ", changed: " + ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
     return _folded("parameters", outside.tags(summary), lines)
+
+
+def _caption(text):
+    return f"<caption>{outside.tags(typeset(text))}</caption>" if text else ""
 
 
 def _line(cells, tag="td"):

@@ -49,8 +49,9 @@ def test_figures_count_by_page_and_have_captions(pages, html):
         numbers = [node.get_text().strip() for node in _soup(page).select("main figcaption .caption-number")]
         assert len(numbers) == len(_soup(page).select("main figure:has(img)")), page.name
         assert len(set(numbers)) == len(numbers), page.name
-        chapters = {number.split()[1].split(".")[0] for number in numbers if "." in number.split()[1]}
-        assert len(chapters) <= 1, page.name
+        prefix = {number.split()[1].rpartition(".")[0] for number in numbers}
+        assert len(prefix) <= 1, page.name
+        assert [int(number.rpartition(".")[2].split()[-1]) for number in numbers] == [*range(1, len(numbers) + 1)]
 
 
 def test_references_are_called_by_authors_and_year(html):

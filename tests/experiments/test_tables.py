@@ -25,10 +25,10 @@ class _Page:
     def __init__(self):
         self.tables, self.said, self.leads, self.explorers = [], [], [], []
 
-    def table(self, rows, head):
+    def table(self, rows, head, caption=""):
         self.tables.append([list(map(str, row)) for row in rows])
 
-    def grouped(self, groups, head):
+    def grouped(self, groups, head, caption=""):
         self.table([[title, *row] for title, rows in groups.items() for row in rows], head)
 
     def say(self, text):
@@ -40,7 +40,7 @@ class _Page:
     def explorer(self, kind, data, label):
         self.explorers.append((kind, json.loads(json.dumps(data, allow_nan=False))))
 
-    def fold(self, summary, rows, head):
+    def fold(self, summary, rows, head, caption=""):
         self.said.append(summary)
         self.table(rows, head)
 

@@ -130,6 +130,24 @@ def test_a_notebook_to_download_has_its_cells_and_nothing_that_they_showed():
     assert finish.to_run(finish.to_run(nbformat.writes(notebook))) == finish.to_run(nbformat.writes(notebook))
 
 
+def test_tables_are_numbered_by_page_and_those_without_a_caption_are_not(tmp_path):
+    text = (
+        "<html><body><main><table><caption>One.</caption></table><table></table><table><caption>"
+        '<span class="caption-number">Table 7 </span><span>Two.</span></caption></table></main></body></html>'
+    )
+    done = finish.BeautifulSoup(finish.finished(text, tmp_path / "page.html", "V."), "html.parser")
+    assert [caption.get_text() for caption in done.select("caption")] == ["Table V.1 One.", "Table V.2 Two."]
+
+
+def test_a_table_with_a_caption_is_a_directive_in_the_book(tmp_path):
+    table = {"caption": "What it shows.", "table": "| a |\n| --- |\n| 1 |"}
+    output = _markdown(f"*{table['caption']}*\n\n{table['table']}")
+    output["metadata"]["sparselib-table"] = table
+    content, _ = book._page(_executed(tmp_path / "a.ipynb", [output]))
+    shown = nbformat.reads(content.decode(), as_version=4).cells[-1].outputs[0].data["text/markdown"]
+    assert shown == f"```{{table}} What it shows.\n\n{table['table']}\n```"
+
+
 def test_text_of_a_figure_is_large_enough_for_a_phone():
     fig, axis = plt.subplots(figsize=(6, 3))
     small = axis.set_title("small", fontsize=5)

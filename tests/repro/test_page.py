@@ -41,6 +41,21 @@ def _caption(monkeypatch, of):
     return about["caption"], len(shown) - 1
 
 
+def test_tables_have_captions_above_them_whatever_these_hold(monkeypatch):
+    shown = []
+    monkeypatch.setattr(page, "display", lambda what, **more: shown.append((what, more)))
+    run = page.Run(typed.resolve(experiments.PAGES["attacks"], {}))
+    run.table([["a", -1]], ["b", "c"], caption="By *stars* -2")
+    run.grouped({"A": [["x"]]}, ["d"], caption="Of <three>")
+    run.fold("more", [["y"]], ["e"], caption="Of -4")
+    run.fold("more", [["y"]], ["e"])
+    about = shown[0][1]["metadata"]["sparselib-table"]
+    assert about == {"caption": "By &#42;stars&#42; −2", "table": "| b | c |\n| --- | --- |\n| a | −1 |"}
+    assert shown[0][0].data == f"*{about['caption']}*\n\n{about['table']}"
+    assert '<table class="grouped"><caption>Of &lt;three&gt;</caption><thead>' in shown[1][0].data
+    assert "<table><caption>Of −4</caption><tr>" in shown[2][0].data and "<caption>" not in shown[3][0].data
+
+
 def test_a_figure_says_what_it_is_of_and_a_diagram_says_nothing(monkeypatch):
     assert _caption(monkeypatch, None) == ("It falls by −3. *digits, small CNN, seed 0.*", 1)
     assert _caption(monkeypatch, "digits, seeds 0–2") == ("It falls by −3. *digits, seeds 0–2.*", 1)

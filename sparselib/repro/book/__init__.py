@@ -244,7 +244,7 @@ def _page(path):
         if "outputs" in cell:
             found = [output for output in cell.outputs if output.get("metadata", {}).get("sparselib-lead")]
             leads += [output["data"]["text/markdown"] for output in found]
-            cell["outputs"] = [output for output in cell.outputs if output not in found]
+            cell["outputs"] = [_captioned(output) for output in cell.outputs if output not in found]
         if "injected-parameters" in cell.metadata.get("tags", []):
             continue  # the parameter table says it better
         if cells and _folds_with(cells[-1], cell):
@@ -270,6 +270,13 @@ def _page(path):
         cells.insert(1, {**nbformat.v4.new_markdown_cell(lead), "id": "lead"})
     notebook.cells = [nbformat.from_dict(cell) for cell in cells]
     return nbformat.writes(notebook).encode(), lead
+
+
+def _captioned(output):
+    """Return an output; of a table with a caption as the directive whose caption the book sets and numbers."""
+    if told := output.get("metadata", {}).get("sparselib-table"):
+        output["data"]["text/markdown"] = f"```{{table}} {told['caption']}\n\n{told['table']}\n```"
+    return output
 
 
 def _folds_with(first, second):
