@@ -9,10 +9,11 @@ from sparselib.detection import metrics
 from sparselib.experiments.lessons.checking import Exercise
 
 
-def _counted(one, other, swapped, pairs=itertools.combinations):
+def _counted(one, other, swapped, *, neighbours=False):
     """Return for how many pairs of networks `swapped` says so of their differences under two attacks."""
-    places = pairs(range(len(one)), 2)
-    return sum(bool(swapped(one[i] - one[j], other[i] - other[j])) for i, j in places)
+    places = range(len(one))
+    pairs = itertools.pairwise(places) if neighbours else itertools.combinations(places, 2)
+    return sum(bool(swapped(one[i] - one[j], other[i] - other[j])) for i, j in pairs)
 
 
 def swaps(one, other):
@@ -21,7 +22,7 @@ def swaps(one, other):
 
 
 def _neighbours(one, other):
-    return _counted(one, other, lambda a, b: a * b < 0, lambda places, _: itertools.pairwise(places))
+    return _counted(one, other, lambda a, b: a * b < 0, neighbours=True)
 
 
 def _moved(one, other):
