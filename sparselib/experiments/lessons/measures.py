@@ -9,9 +9,10 @@ from sparselib.detection import metrics
 from sparselib.experiments.lessons.checking import Exercise
 
 
-def _counted(one, other, swapped, pairs=None):
-    """Return for how many pairs of networks (default: all) `swapped` says so of their differences under two attacks."""
-    pairs = itertools.combinations(range(len(one)), 2) if pairs is None else pairs
+def _counted(one, other, swapped, *, neighbours=False):
+    """Return for how many pairs of networks `swapped` says so of their differences under two attacks."""
+    places = range(len(one))
+    pairs = itertools.pairwise(places) if neighbours else itertools.combinations(places, 2)
     return sum(bool(swapped(one[i] - one[j], other[i] - other[j])) for i, j in pairs)
 
 
@@ -21,7 +22,7 @@ def swaps(one, other):
 
 
 def _neighbours(one, other):
-    return _counted(one, other, lambda a, b: a * b < 0, itertools.pairwise(range(len(one))))
+    return _counted(one, other, lambda a, b: a * b < 0, neighbours=True)
 
 
 def _moved(one, other):
