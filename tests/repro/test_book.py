@@ -63,7 +63,7 @@ def _svg(draw):
 def test_on_a_dark_page_every_colour_of_a_chart_is_seen_and_no_two_are_one():
     pairs = [figures.on_dark(colour) for colour in plots.COLOURS]
     assert len(set(pairs)) == len(pairs)
-    for colour in (*pairs, *(figures.on_dark(colour) for colour, _ in plots.OUTCOMES.values())):
+    for colour in (*pairs, *(figures.on_dark(colour) for colour, *_ in plots.OUTCOMES.values())):
         assert figures.contrast(colour, figures.GROUND) > 4.5
     for colour in ("#000080", "#7f0000", "#123", "#552200"):  # in no palette: the hue stays, and is seen
         assert figures.contrast(figures.on_dark(colour), figures.GROUND) >= 4.5
