@@ -109,4 +109,4 @@ def _machine(origin):
     told = [str(machine[name]) for name in ("system", "cpu") if name in machine]
     told += [f"{machine['cores']} cores"] if machine.get("cores") else []
     told += [f"Python {machine['python']}"] if "python" in machine else []
-    return ", ".join([*told, *(f"{name} {version}" for name, version in versions.items())]) or "not recorded"
+    return ", ".join([*told, *(f"{name} {version}" for name, version in sorted(versions.items()))]) or "not recorded"
