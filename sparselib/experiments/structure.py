@@ -1,5 +1,6 @@
 """Claim C3, figure 4: ensembles, smoothing, adversarial training and gradient detectors on shrunk networks."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Annotated, ClassVar
 
@@ -186,6 +187,9 @@ class StructureAndCost(Figure):
         of, attacked = {"question": "ensemble", "members": self.members}, words.attack("pgd", "linf", self.eps)
         beside = Comparison("C3", "", {**of, "arm": "shrunk"}, {**of, "arm": "dense"}, measures=(attacked,))
         under = {f.at: f.contrast for f in compare([beside], rows, delta=delta)}
+        own = {"sparsity": tuple(self.scratch_sparsities)}  # of the same size, but not pruned
+        beside = replace(beside, of=beside.of | own, control={**of, "arm": "scratch"}, match=("sparsity",))
+        scratch = {f.at: f.contrast for f in compare([beside], rows, delta=delta)} if own["sparsity"] else {}
         least, size, p, outcome, last = 1.0, 0.0, 1.0, statistics.OPEN, None
         for at, share in sorted((macs["shrunk"] / macs["dense"].iloc[0]).items()):
             both = [f.contrast for f in found if f.label == f"sparsity {at:g}"]
@@ -207,6 +211,7 @@ class StructureAndCost(Figure):
         told = f"{self.members} networks each; the difference closer to a loss: {last}"
         if size in under:
             told += f"; not asked for, accuracy under attack: {under[size]}, {under[size].told}"
+            told += f"; {scratch[size]}, against one from scratch" if size in scratch else "; none from scratch"
         number = f"{100 * least:.0f} % of the multiplications ({told})"
         power = statistics.detectable(last.differences)
         return [Endpoint("C3", question, number, outcome, p, power, last.differences, delta, moves=False)]

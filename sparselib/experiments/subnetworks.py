@@ -1,5 +1,6 @@
 """Claim C2, figure 3: masks over frozen trained weights, by what they are learnt for, and controls."""
 
+from dataclasses import replace
 from itertools import product
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sparselib import models
 from sparselib.experiments import fields, words
 from sparselib.experiments.fields import Figure, detector, shift
-from sparselib.experiments.findings import Comparison
+from sparselib.experiments.findings import Comparison, compare, endpoint
 from sparselib.experiments.measurements import Attacked, Evaded, Shifted
 from sparselib.experiments.networks import Masked, Refitted
 
@@ -116,6 +117,14 @@ class Subnetworks(Figure):
         own = f"{words.arm('adversarial')} (sparsity {at:g})"
         told = words.ENDPOINTS["masks"].format(own=own, detector=name)
         yield Comparison("C2", told, {**of, "sparsity": at}, {"arm": "dense"}, measures=(measure,), primary=True)
+
+    def endpoints(self, rows, delta):
+        """Return the endpoint, and beside its number what the control gains that removes no weight."""
+        control = Comparison("C2", "", {"arm": "scales"}, {"arm": "dense"}, measures=(self.shown()[-1],))
+        gained = [str(found.contrast) for found in compare([control], rows, delta=delta)]
+        told = f"; batch-norm learnt instead: {gained[0]}" if gained else "; there is no batch-norm to learn instead"
+        own = compare(self.primary(), rows, delta=delta)
+        return [replace(end, number=end.number + told) for end in map(endpoint, own)]
 
     def comparisons(self):
         """Yield what is compared: learnt masks and the controls, each with the dense network; the pre-training."""

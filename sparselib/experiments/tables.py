@@ -119,8 +119,9 @@ def reach(table: pd.DataFrame, name: str = "network", beside: str = "") -> str:
         said = [f"{value:.0f} % ({words.called(name, which)})" for which, value in ends.items()]
         said = [f"at best {said[-1]}", f"at worst {said[0]}"] if len(said) > 1 else said
         said += [f"beside {mean[beside]:.0f} % ({words.called(name, beside)})"] if beside in mean else []
-        told[scale] = ", ".join(said) or "nothing measured"
-    return _on(told)
+        if len(ends):
+            told[scale] = ", ".join(said)
+    return _on(told) or "nothing measured"
 
 
 def smallest(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -176,7 +177,10 @@ def means(
         [*map(words.called, index, key), *("–" if v != v else cell.format(v) for v in line)]
         for key, line in zip(found.index, found.values, strict=True)
     ]
-    head = [*index, *(words.called(columns, name) for name in found.columns)]
+    head = [
+        *({"eps": "radius ε"}.get(name, name) for name in index),
+        *(words.called(columns, name) for name in found.columns),
+    ]
     if fold and lines:
         run.fold(fold, lines, head, caption=caption)
     else:

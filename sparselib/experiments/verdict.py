@@ -1,6 +1,7 @@
 """Figure 6: every claim by its endpoints, by one rule, from the rows of all other figures; and how they are told."""
 
 import math
+from collections import Counter
 from typing import Annotated, ClassVar
 
 import pandas as pd
@@ -96,9 +97,16 @@ def summed_up(found: dict[str, list[Endpoint]]) -> str:
     """Return the claims of each outcome, for a caption: "better: C1b, C3; open: C1a"; at each scale."""
     told = {}
     for scale, own in found.items():
-        claims = {outcome: [e.claim for e in own if e.mark == outcome] for outcome in statistics.OUTCOMES}
+        of = Counter(e.claim for e in own)
+        names = [e.claim if of[e.claim] == 1 else f"{e.claim} ({_place(e, own)} of {of[e.claim]})" for e in own]
+        pairs = list(zip(own, names, strict=True))
+        claims = {outcome: [name for e, name in pairs if e.mark == outcome] for outcome in statistics.OUTCOMES}
         told[scale] = "; ".join(f"{outcome}: {', '.join(dict.fromkeys(c))}" for outcome, c in claims.items() if c)
     return words.sentence(". ".join(f"{words.scale(s)}: {said}" if len(told) > 1 else said for s, said in told.items()))
+
+
+def _place(end, own):
+    return [e for e in own if e.claim == end.claim].index(end) + 1
 
 
 def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:

@@ -112,7 +112,7 @@ def test_the_smallest_size_that_loses_nothing_counts():
 def test_what_the_cheap_ensemble_loses_under_attack_is_told_beside():
     found = _cost([GOOD] * 3, [GOOD_NEAR] * 3, attacked={"dense": 0.5, "shrunk": list(0.3 + WOBBLE)})
     assert found.outcome == "better" and "; not asked for, accuracy under attack: -20.0 [" in found.number
-    assert found.number.endswith("], worse)")
+    assert found.number.endswith("], worse; none from scratch)")
 
 
 @pytest.mark.parametrize("clean, near", [

@@ -297,7 +297,12 @@ def test_the_endpoint_of_masks_is_under_the_adaptive_attack():
     ]
     (found,) = endpoints(p, together(*made))
     assert found.differences == pytest.approx(tuple(10 + 100 * WOBBLE)) and found.outcome == "better"
-    assert findings.endpoint(compare(p.primary(), together(*made))[0]) == found
+    number = findings.endpoint(compare(p.primary(), together(*made))[0]).number
+    assert found.number == f"{number}; there is no batch-norm to learn instead"
+    own = {"learnt": False, "base": "trained", "batch_norm": "learnt"}
+    made.append(rows("scales", 0.0, 0.9, evaded={(MSP, "ror"): list(0.35 + WOBBLE)}, **own))
+    (found,) = endpoints(p, together(*made))
+    assert found.number.startswith(f"{number}; batch-norm learnt instead: +5.0 [")
 
 
 def test_what_an_endpoint_compares_and_nothing_else_is_attacked_towards_every_class():

@@ -192,6 +192,9 @@ def test_a_caption_tells_the_ends_of_the_differences_but_for_what_is_not_compara
 
 def test_a_caption_sums_up_the_outcomes():
     assert verdict.summed_up(_judged()) == "Digits: better: C1a, C3. MNIST: equal: C1a"
+    halves = [Endpoint("C4", half, "", outcome, 1.0, 1.0, (1.0, 2.0), 2.0) for half, outcome in
+              (("dense", "worse"), ("sparse", "open"))]  # fmt: skip
+    assert verdict.summed_up({"digits": halves}) == "Open: C4 (2 of 2); worse: C4 (1 of 2)"
 
 
 def test_only_what_all_networks_of_a_scale_have_is_compared():

@@ -215,7 +215,10 @@ def test_of_rows_whose_data_are_not_here_the_status_tells_code_and_versions(monk
         return status._without_data("mnist", experiments.PAGES["07_a_network_of_others"], versions or {"versions": now})
 
     now = project.versions()
-    assert told(False) == "of this code; its data are not here" and told(None) == status.UNKNOWN
+    assert (
+        told(False) == "of the code and versions of now; its data are not here to compare"
+        and told(None) == status.UNKNOWN
+    )
     assert told(True) == "stale: the code behind them changed"
     assert told(False, {"versions": {}}) == f"of other versions of packages; {status.UNKNOWN}"
 

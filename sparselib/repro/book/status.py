@@ -92,7 +92,7 @@ def _without_data(profile, model, origin):
         return _state("the code behind them changed")
     if origin.get("versions") != project.versions():
         return "of other versions of packages; " + UNKNOWN
-    return UNKNOWN if changed is None else "of this code; its data are not here"
+    return UNKNOWN if changed is None else "of the code and versions of now; its data are not here to compare"
 
 
 def _linked(model):
