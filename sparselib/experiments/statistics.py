@@ -25,6 +25,7 @@ from sparselib import checks
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "open"
 FLOOR, NOT_COMPARABLE, UNDONE = "floor", "not comparable", "open after correction"
 OUTCOMES = (BETTER, EQUAL, OPEN, UNDONE, WORSE, FLOOR, NOT_COMPARABLE)
+MOST = 100.0  # points: no difference of percentages is larger
 NEAR = 2.0  # points: so near to 0, chance or 100 there is nothing to compare
 GATE = 2.0  # points of clean accuracy that an arm may lie below its partner
 LEVEL = 0.95  # of every interval; an outcome asks for p < 1 − LEVEL
@@ -90,13 +91,17 @@ def paired(treated: Mapping[int, float], control: Mapping[int, float]) -> np.nda
 
 
 def contrast(differences: ArrayLike, delta: float, *, comparable: bool = True, floor: bool = False) -> Contrast:
-    """Return the Contrast of differences, one per seed, by the rule above.
+    """Return the Contrast of differences in points, one per seed, by the rule above.
 
-    Args: delta: at least 0, in the units of the measure. comparable: whether the gate is passed. floor: see `at_floor`.
+    Args: delta: at least 0, in points. comparable: whether the gate is passed. floor: see `at_floor`.
+
+    The interval of several seeds ends at ±100, beyond which no difference of percentages lies: it covers as before.
     """
     checks.number("delta", delta, 0)
     values = np.asarray(differences, dtype=np.float64)
     mean, low, high = interval(values)
+    if values.size > 1:
+        low, high = max(low, -MOST), min(high, MOST)
     if not comparable:
         outcome = NOT_COMPARABLE
     elif floor:

@@ -85,8 +85,8 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
         label = words.scale(scale) if len(found) > 1 else ""
         for e in own:
             head = f"{e.claim}: {e.question}"
-            mean, low, high = statistics.interval(e.differences)
-            ends = {"mean": mean, "low": low, "high": high, "delta": e.delta, "outcome": e.mark, "told": e.told}
+            c = statistics.contrast(e.differences, e.delta)
+            ends = {"mean": c.mean, "low": c.low, "high": c.high, "delta": e.delta, "outcome": e.mark, "told": e.told}
             line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
             line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
             lines.append({**line, **ends, "seeds": e.differences})

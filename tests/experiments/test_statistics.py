@@ -150,3 +150,9 @@ def test_a_family_of_endpoints_is_seldom_wrong_anywhere():
     rng = np.random.default_rng(5)
     least = [min(statistics.holm([statistics.p_value(rng.normal(0, 3, 5)) for _ in range(6)])) for _ in range(1000)]
     assert np.mean(np.array(least) < 0.05) < 0.07
+
+
+def test_no_interval_goes_beyond_what_a_difference_of_percentages_can_be():
+    found = statistics.contrast([1.1, -24.8], 2.0)
+    assert (found.low, found.high) == (-100.0, 100.0) and found.outcome == OPEN
+    assert statistics.contrast([3.0], 2.0).high == np.inf, "a single seed has none"
