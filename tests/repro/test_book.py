@@ -231,7 +231,7 @@ def test_the_last_campaign_is_told(tmp_path, monkeypatch):
         "category,tried,clean,fault,seconds,seed,commit\nkills,9,8,1,5,7,c0ffee\nfiles,3,3,0,1,7,c0ffee\n",
         encoding="utf-8",
     )
-    told = status._campaign()[1]
+    (told,) = status._campaign()
     assert "| kills | 9 | 8 | 1 | 5 | 7 | c0ffee |" in told and "| all | 12 | 11 | 1 | 6 |" in told
     for damage in (b"", b"\xff", b"a,b\n1,x\n", b"a\n1\n"):
         table.write_bytes(damage)

@@ -42,9 +42,9 @@ def tables(pages: Mapping[str, type[Parameters]], executed: Callable[[str], Path
     for profile in typed.profiles(next(iter(pages.values())).profiles) if pages else ():
         stored += [line for name, model in pages.items() if (line := _published(profile, model, machines))]
     head = ("page", "profile", "steps", "seconds of steps", "seconds of the page", "seeds", "commit", "state")
-    parts = [f"Pages of this book, {len(live)} in all:", outside.table(head, live)]
+    parts = [_captioned(f"Pages of this book, {len(live)} in all", head, live)]
     if stored:
-        parts += ["Published rows:", outside.table([*head[:4], *head[5:]], stored)]
+        parts.append(_captioned("Published rows", [*head[:4], *head[5:]], stored))
     told = (f"- {outside.markdown(what)}: {', '.join(names)}" for what, names in machines.items())
     parts += ["Where they were computed:", *told]
     return "\n\n".join([*parts, *_campaign()])
@@ -59,7 +59,12 @@ def _campaign():
         sums = [sum(int(line[column]) for line in lines) for column in range(1, 5)]
     except (OSError, ValueError, IndexError, csv.Error):
         return []
-    return ["What was tried to break it:", outside.table(head, [*lines, ["all", *sums, "", ""]])]
+    return [_captioned("What was tried to break it", head, [*lines, ["all", *sums, "", ""]])]
+
+
+def _captioned(caption, head, lines):
+    """Return a table as the directive whose caption the book sets and numbers."""
+    return f"```{{table}} {caption}\n\n{outside.table(head, lines)}\n```"
 
 
 def _published(profile, model, machines):
