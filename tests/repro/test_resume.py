@@ -27,7 +27,7 @@ def _start(folder, jobs, log="", **more):
     return subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
 
 
-def _wait_for(condition, seconds=60):
+def _wait_for(condition, seconds=120):
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "nothing happened"
@@ -115,5 +115,7 @@ def test_ctrl_c_ends_with_130_and_no_worker_is_left(tmp_path):
         os.killpg(run.pid, signal.SIGINT)  # as the terminal does it: to the workers, too
         _, err = run.communicate(timeout=60)
     assert run.returncode == 130 and "sparselib: stopped; what was computed is kept" in err
-    assert "Traceback" not in err and "leaked" not in err and len(workers) >= 2
+    assert len(workers) >= 2
+    if "Traceback" in err or "leaked" in err:
+        pytest.fail(err[-3000:])  # an assertion would cut it short
     _wait_for(lambda: _gone(workers), 10)
