@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,8 @@ def test_a_notebook_whose_loop_runs_can_compute_on_a_cluster(scheduler, worker, 
     async def cell():
         return runner.compute(steps, Store(tmp_path / "store"), scheduler=scheduler[1], progress=False)
 
-    asyncio.run(cell())
+    with ThreadPoolExecutor(1) as thread:  # other tests leave a loop running in this one
+        thread.submit(asyncio.run, cell()).result()
     runner.compute(steps, Store(tmp_path / "local"), progress=False)
     assert toy.values(steps, Store(tmp_path / "store")) == toy.values(steps, Store(tmp_path / "local"))
 
