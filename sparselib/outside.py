@@ -72,6 +72,11 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def captioned(caption: str, table: str) -> str:
+    """Return a Markdown table as the MyST directive whose caption, Markdown as well, the book sets and numbers."""
+    return f"```{{table}} {caption}\n\n{table}\n```"
+
+
 def attribute(text: object) -> str:
     """Return the text as the value of an option of a MyST directive (`:alt: …`), where YAML reads it."""
     return json.dumps(" ".join(visible(text).split()), ensure_ascii=False)

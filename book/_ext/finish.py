@@ -34,6 +34,7 @@ def _finish(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
+    numbers = numbering.before(app.env)
     shown, known = set(), {f"{name}.html" for name in (*app.env.found_docs, "genindex", "search", "index")}
     for page in sorted(out.rglob("*.html")):
         where = page.relative_to(out)
@@ -42,7 +43,7 @@ def _finish(app, exception):
             continue
         text = page.read_text(encoding="utf-8")
         if "_static" not in page.parts and "<body" in text and DONE not in text:
-            text = finished(text, page, numbering.of_page(app.env, where.with_suffix("").as_posix()))
+            text = finished(text, page, numbers.get(where.with_suffix("").as_posix(), ""))
             page.write_text(text, encoding="utf-8")
         shown |= set(IMAGE.findall(text))
     for image in (out / "_images").glob("*"):

@@ -36,10 +36,8 @@ def prefixes(pages: Iterable[str], numbered: Mapping[str, Mapping], front: str =
     return found
 
 
-def of_page(env, page: str) -> str:
-    """Return what stands before the count of a figure or table of a page: "18." or "V.", nothing on the front page."""
-    own = env.toc_secnumbers.get(page, {}).get("")
-    if own:
-        return f"{own[0]}."
-    letter = prefixes(env.toc_fignumbers, env.toc_secnumbers, env.config.root_doc).get(page)
-    return f"{letter}." if letter else ""
+def before(env) -> dict[str, str]:
+    """Return {page: what stands before the count of its figures and tables}: "18." or "V."; not of the front page."""
+    letters = prefixes(env.toc_fignumbers, env.toc_secnumbers, env.config.root_doc)
+    numbers = {page: own[""][0] for page, own in env.toc_secnumbers.items() if own.get("")}
+    return {page: f"{mark}." for page, mark in {**letters, **numbers}.items() if mark}

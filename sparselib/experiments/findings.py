@@ -167,6 +167,11 @@ class Endpoint:
     moves: bool = True
 
     @property
+    def head(self) -> str:
+        """What is compared, under its claim."""
+        return f"{self.claim}: {self.question}"
+
+    @property
     def mark(self) -> str:
         """The outcome, after the correction."""
         return statistics.UNDONE if self.undone else self.outcome
@@ -234,14 +239,22 @@ def _findings(c, table, delta):
     pairs = _pairs(c, table)
     if c.measures:
         pairs = pairs[pairs[c.by].isin(c.measures)]
-    parts = tuple(_findings(replace(c, primary=False), table, delta)) if c.primary else ()
-    if c.primary and len(pairs):
-        numbers = ["value", "partner", "clean", "clean_partner"]
-        told = pairs[[c.by, "metric", "classes"]].iloc[0].to_dict()
-        pairs = pairs.groupby("seed", as_index=False)[numbers].mean().assign(**told, arm="", **{label: 0.0})
+    parts = tuple(_each(c, pairs, label, delta))
+    if not c.primary or not len(pairs):
+        yield from parts
+        return
+    numbers = ["value", "partner", "clean", "clean_partner"]
+    told = pairs[[c.by, "metric", "classes"]].iloc[0].to_dict()
+    pairs = pairs.groupby("seed", as_index=False)[numbers].mean().assign(**told, arm="", **{label: 0.0})
+    for found in _each(c, pairs, label, delta):
+        yield replace(found, parts=parts if len(parts) > 1 else ())
+
+
+def _each(c, pairs, label, delta):
+    """Yield the Finding of each arm, sparsity (or size) and measure."""
     for (arm, at, measure), lines in pairs.groupby(["arm", label, c.by], sort=False):
         found = _finding(c, words.arm(arm) if arm else "", _label(label, at), measure, lines, delta)
-        yield replace(found, unit=label, at=float(at), parts=parts if len(parts) > 1 else ())
+        yield replace(found, unit=label, at=float(at))
 
 
 def _finding(c, arm, label, measure, lines, delta):

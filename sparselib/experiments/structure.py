@@ -1,6 +1,5 @@
 """Claim C3, figure 4: ensembles, smoothing, adversarial training and gradient detectors on shrunk networks."""
 
-from dataclasses import replace
 from itertools import product
 from typing import Annotated, ClassVar
 
@@ -56,6 +55,10 @@ def ensembles(p, seed):
 
 Defence = Annotated[str, AfterValidator(lambda name: checks.choice("defence", name, DEFENCES))]
 Defences = Annotated[list[Defence], fields.DISTINCT]
+
+
+def _compared(method, arm, control):
+    return f"{method}: {words.ARMS[arm]} against {words.ARMS[control]}"
 
 
 class StructureAndCost(Figure):
@@ -143,7 +146,7 @@ class StructureAndCost(Figure):
         for name, of in self.subjects():
             for arm, control, match in (("shrunk", "dense", ()), ("shrunk", "scratch", ("sparsity",))):
                 if control == "dense" or (name != "gradient detectors" and self.scratch_sparsities):
-                    told = f"{name}: {words.ARMS[arm]} against {words.ARMS[control]}"
+                    told = _compared(name, arm, control)
                     own = {"sparsity": tuple(self.scratch_sparsities)} if match else {}
                     yield Comparison("C3", told, {**of, **own, "arm": arm}, {**of, "arm": control}, match=match)
         of, one = ({"question": "ensemble", "members": n} for n in (self.members, 1))
@@ -156,7 +159,7 @@ class StructureAndCost(Figure):
 
     def purposes(self):
         """Yield (method, question, measure): what each method is used for, and where shrunk and dense are compared."""
-        attacked, arms = words.attack("pgd", "linf", self.eps), f"{words.ARMS['shrunk']} against {words.ARMS['dense']}"
+        attacked = words.attack("pgd", "linf", self.eps)
         for name, of in self.subjects():
             measures = {
                 "ensemble": (attacked, f"{words.detector('msp')}, near"),
@@ -165,7 +168,7 @@ class StructureAndCost(Figure):
                 "detectors": [f"{words.detector(own)}, near" for own in of.get("detector", ())],
             }[of["question"]]
             for measure in measures:
-                yield name, f"{name}: {arms}", measure
+                yield name, _compared(name, "shrunk", "dense"), measure
 
     def primary(self):
         """Yield what the endpoint rests on: an ensemble of shrunk networks against the dense one, in two measures."""
@@ -181,18 +184,20 @@ class StructureAndCost(Figure):
 
         The sizes are tested from the largest to the smallest, until one fails: so none is chosen among several.
         """
-        found = compare(self.primary(), rows, delta=delta)
+        of, attacked = {"question": "ensemble", "members": self.members}, (words.attack("pgd", "linf", self.eps),)
+        shrunk, dense, scratch = ({**of, "arm": arm} for arm in ("shrunk", "dense", "scratch"))
+        shrunk_too = {**shrunk, "sparsity": tuple(self.scratch_sparsities)}
+        beside = [
+            Comparison("C3", "attacked", shrunk, dense, measures=attacked),
+            Comparison("C3", "attacked", shrunk_too, scratch, measures=attacked, match=("sparsity",)),
+        ]
+        found = compare([*self.primary(), *beside], rows, delta=delta)
+        under, of_scratch = ({f.at: f.contrast for f in found if f.comparison is c} for c in beside)
         cost = select(rows, {"task": "ensemble", "metric": "macs", "members": self.members})
         macs = cost.groupby(["arm", "sparsity"])["value"].mean()
-        of, attacked = {"question": "ensemble", "members": self.members}, words.attack("pgd", "linf", self.eps)
-        beside = Comparison("C3", "", {**of, "arm": "shrunk"}, {**of, "arm": "dense"}, measures=(attacked,))
-        under = {f.at: f.contrast for f in compare([beside], rows, delta=delta)}
-        own = {"sparsity": tuple(self.scratch_sparsities)}  # of the same size, but not pruned
-        beside = replace(beside, of=beside.of | own, control={**of, "arm": "scratch"}, match=("sparsity",))
-        scratch = {f.at: f.contrast for f in compare([beside], rows, delta=delta)} if own["sparsity"] else {}
         least, size, p, outcome, last = 1.0, 0.0, 1.0, statistics.OPEN, None
         for at, share in sorted((macs["shrunk"] / macs["dense"].iloc[0]).items()):
-            both = [f.contrast for f in found if f.label == f"sparsity {at:g}"]
+            both = [f.contrast for f in found if f.label == f"sparsity {at:g}" and f.comparison not in beside]
             if len(both) < 2:
                 return []  # one of the measures was not taken
             risk = max(statistics.p_no_worse(c.differences, delta) for c in both)
@@ -211,7 +216,7 @@ class StructureAndCost(Figure):
         told = f"{self.members} networks each; the difference closer to a loss: {last}"
         if size in under:
             told += f"; not asked for, accuracy under attack: {under[size]}, {under[size].told}"
-            told += f"; {scratch[size]}, against one from scratch" if size in scratch else "; none from scratch"
+            told += f"; {of_scratch[size]}, against one from scratch" if size in of_scratch else "; none from scratch"
         number = f"{100 * least:.0f} % of the multiplications ({told})"
         power = statistics.detectable(last.differences)
         return [Endpoint("C3", question, number, outcome, p, power, last.differences, delta, moves=False)]

@@ -121,10 +121,11 @@ class Subnetworks(Figure):
     def endpoints(self, rows, delta):
         """Return the endpoint, and beside its number what the control gains that removes no weight."""
         control = Comparison("C2", "", {"arm": "scales"}, {"arm": "dense"}, measures=(self.shown()[-1],))
-        gained = [str(found.contrast) for found in compare([control], rows, delta=delta)]
+        found = compare([*self.primary(), control], rows, delta=delta)
+        gained = [f.contrast for f in found if f.comparison is control]
         told = f"; batch-norm learnt instead: {gained[0]}" if gained else "; there is no batch-norm to learn instead"
-        own = compare(self.primary(), rows, delta=delta)
-        return [replace(end, number=end.number + told) for end in map(endpoint, own)]
+        ends = [endpoint(f) for f in found if f.comparison.primary]
+        return [replace(end, number=end.number + told) for end in ends]
 
     def comparisons(self):
         """Yield what is compared: learnt masks and the controls, each with the dense network; the pre-training."""

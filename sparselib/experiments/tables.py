@@ -178,7 +178,7 @@ def means(
         for key, line in zip(found.index, found.values, strict=True)
     ]
     head = [
-        *({"eps": "radius ε"}.get(name, name) for name in index),
+        *(words.COLUMNS.get(name, name) for name in index),
         *(words.called(columns, name) for name in found.columns),
     ]
     if fold and lines:
@@ -196,7 +196,7 @@ def checked(run: Run, results: Iterable[Result]) -> None:
     told = "What is left of the same images under AutoAttack and under PGD, by itself and towards each class."
     means(run, pd.concat([auto, each]), index, "metric", cell="{:.1%}", caption=told)
     seen = {words.scale(str(scale)): own["seed"].nunique() for scale, own in auto.groupby("scale", sort=False)}
-    told = ", ".join(f"{scale} {n} seed{'s' if n > 1 else ''}" for scale, n in seen.items())
+    told = ", ".join(f"{scale} {_seeds(n)}" for scale, n in seen.items())
     run.say(f"AutoAttack saw networks of so many seeds: {told}." if seen else "AutoAttack saw no network.")
 
 
@@ -272,7 +272,10 @@ are explained."""
 
 def seeds(result: Result) -> str:
     """Return "5 seeds"."""
-    n = len(result.parameters.seed_list())
+    return _seeds(len(result.parameters.seed_list()))
+
+
+def _seeds(n):
     return f"{n} seed{'s' if n > 1 else ''}"
 
 

@@ -84,10 +84,9 @@ def end_points(found: dict[str, list[Endpoint]]) -> pd.DataFrame:
     for at, (scale, own) in enumerate(found.items()):
         label = words.scale(scale) if len(found) > 1 else ""
         for e in own:
-            head = f"{e.claim}: {e.question}"
             c = statistics.contrast(e.differences, e.delta)
             ends = {"mean": c.mean, "low": c.low, "high": c.high, "delta": e.delta, "outcome": e.mark, "told": e.told}
-            line = {"scale": "", "measure": "", "head": head, "line": ", ".join(filter(None, [head, label]))}
+            line = {"scale": "", "measure": "", "head": e.head, "line": ", ".join(filter(None, [e.head, label]))}
             line |= {"unit": "", "at": at, "label": label, "of": words.scale(scale), "moves": e.moves}
             lines.append({**line, **ends, "seeds": e.differences})
     return pd.DataFrame(lines)
@@ -101,7 +100,7 @@ def summed_up(found: dict[str, list[Endpoint]]) -> str:
         names = [e.claim if of[e.claim] == 1 else f"{e.claim} ({_place(e, own)} of {of[e.claim]})" for e in own]
         pairs = list(zip(own, names, strict=True))
         claims = {outcome: [name for e, name in pairs if e.mark == outcome] for outcome in statistics.OUTCOMES}
-        told[scale] = "; ".join(f"{outcome}: {', '.join(dict.fromkeys(c))}" for outcome, c in claims.items() if c)
+        told[scale] = "; ".join(f"{outcome}: {', '.join(c)}" for outcome, c in claims.items() if c)
     return words.sentence(". ".join(f"{words.scale(s)}: {said}" if len(told) > 1 else said for s, said in told.items()))
 
 
@@ -113,11 +112,12 @@ def verdicts(run: Run, found: dict[str, list[Endpoint]]) -> None:
     """Show every endpoint at every scale: the number with its interval, Holm's p, the outcome; and with a movable δ."""
     told: dict[str, list[str]] = {}
     groups: dict[str, list[list[str]]] = {}
-    lines = [(e.claim, e.question, words.scale(scale), e) for scale, own in found.items() for e in own]
-    for claim, question, scale, e in sorted(lines, key=lambda line: line[:2]):
+    lines = [(words.scale(scale), e) for scale, own in found.items() for e in own]
+    for scale, e in sorted(lines, key=lambda line: line[1].head):
         p, outcome = f"{e.p:.2g}" if e.p >= 1e-3 else "< 0.001", f"**{e.told}**"
-        told.setdefault(f"- **{claim}**. {words.sentence(question)}", []).append(f"{outcome}, {e.number} ({scale})")
-        groups.setdefault(f"{claim}: {question}", []).append([scale, e.number, p, outcome])
+        asked = f"- **{e.claim}**. {words.sentence(e.question)}"
+        told.setdefault(asked, []).append(f"{outcome}, {e.number} ({scale})")
+        groups.setdefault(e.head, []).append([scale, e.number, p, outcome])
     run.lead("\n".join(f"{asked}: {'; '.join(found)}." for asked, found in told.items()))
     caption = "Every endpoint at every scale: the difference with its interval, p corrected by Holm, the outcome."
     run.grouped(groups, ["scale", "difference", "p (Holm)", "outcome"], caption=caption)
@@ -151,7 +151,7 @@ def power(run: Run, found: dict[str, list[Endpoint]]) -> None:
     for scale, own in found.items():
         for e in own:
             least = f"{e.detectable:.1f}" if math.isfinite(e.detectable) else "none (one seed has no spread)"
-            groups.setdefault(f"{e.claim}: {e.question}", []).append([words.scale(scale), least])
+            groups.setdefault(e.head, []).append([words.scale(scale), least])
     caption = "The smallest difference that these seeds would probably have found."
     run.grouped(groups, ["scale", "smallest difference, in points"], caption=caption)
 

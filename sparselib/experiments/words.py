@@ -80,6 +80,7 @@ NETWORKS = {
     "convnet": "small CNN", "lenet5": "LeNet-5", "resnet8": "ResNet-8", "resnet18": "ResNet-18",
     "vgg16": "VGG-16", "sparselib.others:ccexam_mnist": "small CNN of the package ccexam",
 }  # fmt: skip
+COLUMNS = {"eps": "radius ε"}
 METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR", "fpr95_ood": "FPR95", "ror": "right or rejected"}
 EVASION = {"ror": "right or rejected, adaptive attack", "ror_plain": "right or rejected, PGD"}
 BESIDE = {"accuracy": "AutoAttack", "accuracy_pgd": "PGD on the same images", "accuracy_each": "PGD to each class"}

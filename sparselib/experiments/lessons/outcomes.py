@@ -129,7 +129,7 @@ EXERCISES: dict[str, Exercise] = {
         tolerance=6e-3,
     ),
     "verdict-holm": Exercise(
-        right=lambda p: statistics.holm(p),
+        right=statistics.holm,
         mistakes={
             "Every p is multiplied by their number: that is Bonferroni. Only the smallest needs the whole factor.": (
                 _bonferroni

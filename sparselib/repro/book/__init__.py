@@ -275,7 +275,7 @@ def _page(path):
 def _captioned(output):
     """Return an output; of a table with a caption as the directive whose caption the book sets and numbers."""
     if told := output.get("metadata", {}).get("sparselib-table"):
-        output["data"]["text/markdown"] = f"```{{table}} {told['caption']}\n\n{told['table']}\n```"
+        output["data"]["text/markdown"] = outside.captioned(told["caption"], told["table"])
     return output
 
 

@@ -63,8 +63,7 @@ def _campaign():
 
 
 def _captioned(caption, head, lines):
-    """Return a table as the directive whose caption the book sets and numbers."""
-    return f"```{{table}} {caption}\n\n{outside.table(head, lines)}\n```"
+    return outside.captioned(caption, outside.table(head, lines))
 
 
 def _published(profile, model, machines):
